@@ -1,0 +1,257 @@
+"""What one observer knows of one operation of a target.
+
+Calls write into a *shard*, one a thread, without a lock: counts there only ever grow, and attempts in
+flight stand in its table of pending attempts. A *fold* reads all shards and takes what is new since
+the last fold as one *tick*. So a fold can't lose a count, and it sees a hang while it lasts, also when
+no new call is made. Everything here adds up: evidence of two observers merges by sums.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import NamedTuple
+
+from brownout._core.deadline import HEADER, header_value
+from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
+from brownout._core.sketch import BUCKETS, Sketch, bucket
+
+CLASSES = len(OutcomeClass)
+CELL_SECONDS = 5.0
+CELLS = 6  # the window is the last 25 to 30 s
+_SUCCESS = OutcomeClass.SUCCESS
+_ZEROS = bytes(8 * BUCKETS)
+
+
+class Attempt:
+    """One attempt in flight: admitted, not yet settled. Adapters tell it how far it has come.
+
+    `began` and `deadline` are monotonic instants; `phase` is how far it has come for certain. An adapter
+    that has a pool of its own says `waiting()` before and `waited(seconds)` after the wait for a
+    connection, which is not the target's time; then `sent()` and `receiving()`.
+    """
+
+    __slots__ = (
+        "began", "deadline", "expired", "inherited", "lease", "phase", "queued", "shard", "shown",
+        "waited_seconds",
+    )  # fmt: skip
+
+    def __init__(self, shard: Shard, began: float, deadline: float) -> None:
+        self.shard = shard
+        self.began = began
+        self.deadline = deadline
+        self.waited_seconds = 0.0
+        self.phase = Phase.SENDING
+        self.queued = False  # waiting for our own pool
+        self.lease: int | None = None  # the breaker's probe, if it is one
+        self.inherited = False  # the deadline is the caller's, shorter than the guard's time-out
+        self.expired = False  # our timer ended it
+        self.shown: Shown | None = None
+
+    def waiting(self) -> None:
+        """It waits for a connection of our own pool; nothing has been sent."""
+        self.queued = True
+        self.phase = Phase.NOT_SENT
+
+    def waited(self, seconds: float) -> None:
+        """The wait for the pool is over and took so many seconds; nothing has been sent yet."""
+        self.queued = False
+        self.waited_seconds = seconds
+
+    def sent(self) -> None:
+        """From now on the target may have got it."""
+        self.phase = Phase.SENT
+
+    def receiving(self) -> None:
+        """An answer has begun to arrive."""
+        self.phase = Phase.RECEIVING
+
+    def headers(self, now: float) -> dict[str, str]:
+        """What to tell the next hop: the time that is left at the monotonic instant `now`."""
+        value = header_value(self.deadline - now)
+        return {} if value is None else {HEADER: value}
+
+    def settle(self, class_: OutcomeClass, retry_after: float | None = None) -> None:
+        """Say what the attempt showed, where its end (a value or an exception) does not say it."""
+        self.shown = Shown.of(class_, retry_after)
+
+
+class Shard:
+    """What one thread's attempts at one operation showed. Written by that thread, read by folds."""
+
+    __slots__ = ("answered", "calls", "censored", "classes", "pending", "waited")
+
+    def __init__(self) -> None:
+        self.pending: dict[Attempt, None] = {}
+        self.calls = 0
+        self.classes = [0] * CLASSES
+        self.answered = array("Q", _ZEROS)
+        self.censored = array("Q", _ZEROS)
+        self.waited = 0.0
+
+    def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
+        """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
+        if attempt not in self.pending:
+            return False
+        seconds = now - attempt.began - attempt.waited_seconds
+        if class_ is _SUCCESS:
+            self.answered[bucket(seconds)] += 1
+        elif class_ in CENSORED:
+            self.censored[bucket(seconds)] += 1
+        self.classes[class_] += 1
+        if attempt.waited_seconds:
+            self.waited += attempt.waited_seconds
+        del self.pending[attempt]
+        return True
+
+
+class Tick(NamedTuple):
+    """What is new since the last fold.
+
+    `answered` and `censored` are (bucket, count) pairs; `ages` the buckets of the waiting times of
+    attempts in flight at the target; `queued` attempts wait for our own pool.
+    """
+
+    at: float
+    seconds: float
+    started: int
+    classes: list[int]
+    answered: list[tuple[int, int]]
+    censored: list[tuple[int, int]]
+    ages: list[int]
+    queued: int
+    waited: float
+
+
+class Cell:
+    """A few seconds of one operation: counts by class, latencies, attempts started, seconds of pool wait."""
+
+    __slots__ = ("at", "classes", "sketch", "started", "waited")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.classes = [0] * CLASSES
+        self.sketch = Sketch()
+        self.started = 0
+        self.waited = 0.0
+
+    def add(self, tick: Tick) -> None:
+        """Add a tick."""
+        for index, count in enumerate(tick.classes):
+            self.classes[index] += count
+        for index, count in tick.answered:
+            self.sketch.answered[index] += count
+        for index, count in tick.censored:
+            self.sketch.censored[index] += count
+        self.started += tick.started
+        self.waited += tick.waited
+
+    def merge(self, other: Cell) -> None:
+        """Add another cell."""
+        for index, count in enumerate(other.classes):
+            self.classes[index] += count
+        self.sketch.merge(other.sketch)
+        self.started += other.started
+        self.waited += other.waited
+
+    @property
+    def calls(self) -> int:
+        """Settled attempts that are evidence: all but our own refusals."""
+        return sum(self.classes) - self.classes[OutcomeClass.LOCAL]
+
+
+class _Seen(NamedTuple):
+    """A shard as the last fold saw it."""
+
+    classes: list[int]
+    answered: array[int]
+    censored: array[int]
+    waited: float
+
+
+_UNSEEN = _Seen([0] * CLASSES, array("Q", _ZEROS), array("Q", _ZEROS), 0.0)
+
+
+def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
+    if new == old:
+        return []
+    return [(index, n - o) for index, (n, o) in enumerate(zip(new, old, strict=True)) if n != o]
+
+
+class Evidence:
+    """All shards of one operation, and the window that folds have filled from them."""
+
+    __slots__ = ("_pending", "_retired", "_seen", "at", "cells", "shards")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self._retired = 0
+        self.shards: dict[int, Shard] = {}
+        self.cells: deque[Cell] = deque(maxlen=CELLS)
+        self._seen: dict[int, _Seen] = {}
+        self._pending = 0
+
+    def shard(self, thread: int) -> Shard:
+        """The shard of a thread, made when it is first asked for."""
+        return self.shards.setdefault(thread, Shard())
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts in flight now."""
+        return sum(len(shard.pending) for shard in list(self.shards.values()))
+
+    @property
+    def settled(self) -> int:
+        """Settled attempts in the window that are evidence."""
+        return sum(cell.calls for cell in self.cells)
+
+    @property
+    def calls(self) -> int:
+        """First attempts ever admitted (retries are not counted): the budget's income."""
+        return self._retired + sum(shard.calls for shard in list(self.shards.values()))
+
+    def fold(self, now: float) -> Tick:
+        """Take what is new in every shard into the window, and return it. One fold at a time."""
+        classes = [0] * CLASSES
+        answered: list[tuple[int, int]] = []
+        censored: list[tuple[int, int]] = []
+        ages: list[int] = []
+        queued = 0
+        waited = 0.0
+        for thread, shard in list(self.shards.items()):
+            old = self._seen.get(thread, _UNSEEN)
+            new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
+            for index in range(CLASSES):
+                classes[index] += new.classes[index] - old.classes[index]
+            answered += _news(new.answered, old.answered)
+            censored += _news(new.censored, old.censored)
+            waited += new.waited - old.waited
+            pending = list(shard.pending)
+            at_target = [attempt for attempt in pending if not attempt.queued]
+            queued += len(pending) - len(at_target)
+            ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
+            self._seen[thread] = new
+        in_flight = len(ages) + queued
+        started = max(0, sum(classes) + in_flight - self._pending)
+        self._pending = in_flight
+        tick = Tick(now, now - self.at, started, classes, answered, censored, ages, queued, waited)
+        self.at = now
+        while self.cells and self.cells[0].at <= now - CELL_SECONDS * CELLS:
+            self.cells.popleft()
+        if not self.cells or now - self.cells[-1].at >= CELL_SECONDS:
+            self.cells.append(Cell(now))
+        self.cells[-1].add(tick)
+        return tick
+
+    def retire(self, alive: frozenset[int]) -> None:
+        """Free the shards of threads that had ended before the last fold, which has their counts."""
+        for thread in [t for t, s in self.shards.items() if t not in alive and not s.pending]:
+            self._retired += self.shards.pop(thread).calls
+            self._seen.pop(thread, None)
+
+    def window(self) -> Cell:
+        """The last 25 to 30 seconds as one cell."""
+        whole = Cell(self.at)
+        for cell in self.cells:
+            whole.merge(cell)
+        return whole

@@ -1,0 +1,282 @@
+"""The one order: deadline, breaker, limit, attempt, settle, recover.
+
+`Target` is what all guards of one name share: the evidence of its operations, what is usual, the
+judgement, the budget. `Core` is one guard's own: its policy, its gate, its permits. Both are told the
+time, and neither ever waits.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from brownout._core.because import ENOUGH_CALLS, Verdict, judged
+from brownout._core.breaker import CLOSED, Gate
+from brownout._core.budget import Budget
+from brownout._core.evidence import Attempt, Evidence
+from brownout._core.judge import Judge
+from brownout._core.limit import Limit
+from brownout._core.outcome import Certainty, OutcomeClass, Shown
+from brownout._core.state import State, worst
+from brownout._core.usual import Usual
+from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from brownout._core.policy import Policy
+
+FOLD_SECONDS = 0.1
+OPERATIONS = 32  # of one target; what goes over lands in "other"
+OTHER = "other"
+_NEVER = (OutcomeClass.LOCAL, OutcomeClass.CANCELLED, OutcomeClass.SHORT)
+
+
+class Mutex(Protocol):
+    """A lock, given by who may know threads."""
+
+    def acquire(self, blocking: bool = True) -> bool: ...  # noqa: FBT001, FBT002 - threading.Lock's
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class Operation:
+    """One kind of call of a target: its evidence, its usual, its judge."""
+
+    __slots__ = ("evidence", "judge", "known", "name", "usual")
+
+    def __init__(self, name: str, timeout: float, now: float) -> None:
+        self.name = name
+        self.evidence = Evidence(now)
+        self.usual = Usual(timeout)
+        self.judge = Judge(self.usual.baseline, now)
+        self.known = False
+
+    @property
+    def state(self) -> State | None:
+        """What it is judged to be; None without evidence."""
+        if self.judge.finding is not None:
+            return self.judge.finding.state
+        return State.HEALTHY if self.known else None
+
+    def verdict(self, target: str, claim: bool | None) -> Verdict:  # noqa: FBT001
+        """The state with its reason."""
+        finding, base = self.judge.finding, self.usual.baseline
+        return judged(target, self.name, self.evidence, base, finding, self.state, claim)
+
+    def fold(self, now: float) -> None:
+        """Take in what is new, judge it, and learn from it if nothing is suspicious."""
+        tick = self.evidence.fold(now)
+        self.judge.step(tick)
+        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
+            self.judge.lapse(now)  # nobody has called for a whole window: no evidence
+        # Half as many keep what was known: a target called at just that rate would flicker.
+        self.known = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
+        self.usual.learn(tick, suspicious=self.judge.suspicious)
+        self.judge.rebase(self.usual.baseline, now)
+
+
+class Target:
+    """What is known of one target, shared by every guard of that name."""
+
+    __slots__ = ("_mutex", "budget", "claim", "gates", "name", "next_fold", "operations", "timeout")
+
+    def __init__(self, name: str, mutex: Callable[[], Mutex]) -> None:
+        self.name = name
+        self.operations: dict[str, Operation] = {}
+        self.gates: list[Gate] = []
+        self.budget = Budget(mutex())
+        self.claim: bool | None = None
+        self.timeout = inf
+        self.next_fold = -inf
+        self._mutex = mutex()
+
+    def operation(self, name: str, now: float) -> Operation:
+        """The operation of that name; "other" when there are too many names."""
+        found = self.operations.get(name)
+        if found is not None:
+            return found
+        if len(self.operations) >= OPERATIONS:
+            name = OTHER
+        return self.operations.setdefault(name, Operation(name, self.timeout, now))
+
+    @property
+    def calls(self) -> int:
+        """First attempts ever admitted, over all operations."""
+        return sum(operation.evidence.calls for operation in list(self.operations.values()))
+
+    def tick(self, now: float) -> None:
+        """Fold if the last fold is long enough ago and nobody else is folding. Never waits."""
+        if self._mutex.acquire(blocking=False):
+            try:
+                if now >= self.next_fold:
+                    self._fold(now)
+            finally:
+                self._mutex.release()
+
+    def fold(self, now: float) -> None:
+        """Fold now, for a reader; waits for a fold that is under way."""
+        with self._mutex:
+            self._fold(now)
+
+    def _fold(self, now: float) -> None:
+        self.next_fold = now + FOLD_SECONDS
+        state, supported = None, -inf
+        for operation in list(self.operations.values()):
+            operation.fold(now)
+            finding = operation.judge.finding
+            if finding is not None and (state is None or finding.state.severity > state.severity):
+                state, supported = finding.state, finding.supported_at
+        for gate in self.gates:
+            gate.observe(state, supported, now)
+
+    def state(self, now: float) -> State | None:
+        """The state alone, which costs less than a verdict."""
+        with self._mutex:
+            if now >= self.next_fold:
+                self._fold(now)
+            known = [operation.state for operation in list(self.operations.values())]
+        return worst(known)
+
+    def verdicts(self, now: float) -> list[Verdict]:
+        """The verdict on each operation, the worst first, then the busiest."""
+        with self._mutex:
+            if now >= self.next_fold:
+                self._fold(now)
+            every = [op.verdict(self.name, self.claim) for op in self.operations.values()]
+        return sorted(every, key=_rank)
+
+    def verdict(self, now: float) -> Verdict:
+        """The verdict on the target: that of its worst operation with evidence."""
+        every = self.verdicts(now)
+        if every:
+            return every[0]
+        because = "no evidence: it has not been called"
+        return Verdict(self.name, "", None, "", 0.0, because, (), (), now, now, self.claim)
+
+
+def _rank(verdict: Verdict) -> tuple[int, float, str]:
+    severity = -1 if verdict.state is None else verdict.state.severity
+    return -severity, -verdict.number("calls"), verdict.operation
+
+
+class Core:
+    """One guard's decisions: may an attempt start, what did it show, may it be tried again."""
+
+    __slots__ = ("_chance", "gate", "limit", "policy", "target")
+
+    def __init__(
+        self,
+        policy: Policy,
+        target: Target,
+        mutex: Callable[[], Mutex],
+        chance: Callable[[], float],
+    ) -> None:
+        self.policy = policy
+        self.target = target
+        self.limit = Limit(policy.limit) if policy.limit else None
+        self.gate = Gate(policy.breaker, mutex(), chance) if policy.breaker else None
+        self._chance = chance
+        if self.gate is not None:
+            target.gates.append(self.gate)
+
+    def admit(
+        self, operation: Operation, thread: int, now: float, deadline: float, *, first: bool = True
+    ) -> Attempt | Refused:
+        """An attempt that may start now, or the refusal.
+
+        `thread` names the shard; `deadline` is the call's; only `first` attempts earn budget.
+        """
+        if now >= self.target.next_fold:
+            self.target.tick(now)
+        if now >= deadline:
+            return self._passed()
+        lease = None
+        gate = self.gate
+        if gate is not None and gate.phase is not CLOSED:
+            admitted, lease = gate.admit(now)
+            if not admitted:
+                return self._open(gate, now)
+        if self.limit is not None and not self.limit.take():
+            if lease is not None and gate is not None:
+                gate.give_back(lease)
+            return self._full(self.limit)
+        shard = operation.evidence.shards.get(thread) or operation.evidence.shard(thread)
+        attempt = Attempt(shard, now, now + self.policy.timeout)
+        if deadline < attempt.deadline:
+            attempt.deadline = deadline
+            attempt.inherited = True
+        attempt.lease = lease
+        if first:
+            shard.calls += 1
+        shard.pending[attempt] = None
+        return attempt
+
+    def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
+        """Count what an attempt showed, once; False if it had been settled before."""
+        if not attempt.shard.settle(attempt, class_, now):
+            return False
+        if self.limit is not None:
+            self.limit.give()
+        if attempt.lease is not None and self.gate is not None:
+            self.gate.settle(attempt.lease, class_, now)
+        if now >= self.target.next_fold:
+            self.target.tick(now)
+        return True
+
+    def may_retry(
+        self, shown: Shown, tried: int, now: float, deadline: float, *, idempotent: bool
+    ) -> float | None:
+        """Seconds to wait before another attempt; None if there may be none."""
+        retry = self.policy.retry
+        if retry is None or tried >= retry.attempts or shown.class_ in _NEVER:
+            return None
+        if shown.certainty is Certainty.ANSWERED:
+            return None
+        if shown.certainty is Certainty.UNKNOWN and not idempotent:
+            return None
+        ceiling = min(retry.backoff * 2.0 ** (tried - 1), retry.backoff_most)
+        wait = max(ceiling * (0.5 + 0.5 * self._chance()), shown.retry_after or 0.0)
+        if now + wait >= deadline or not self.target.budget.spend(self.target.calls, retry.budget):
+            return None
+        return wait
+
+    def _state(self) -> State | None:
+        findings = [operation.judge.finding for operation in list(self.target.operations.values())]
+        states = [finding.state for finding in findings if finding is not None]
+        return max(states, key=lambda state: state.severity, default=None)
+
+    def _passed(self) -> Refused:
+        name = self.target.name
+        message = (
+            f"{name}: not sent, because the deadline has passed;"
+            " give the call more time, or do less before it"
+        )
+        return DeadlinePassed(message, target=name, state=self._state())
+
+    def _open(self, gate: Gate, now: float) -> Refused:
+        name, state, after = self.target.name, self._state(), gate.retry_after(now)
+        seen = (
+            f"{name} was judged {state.name}"
+            if state
+            else f"{name} is being let in again step by step"
+        )
+        message = f"{name}: not sent, because {seen}; ask again in {after:.1f} s, or use a fallback"
+        return BreakerOpen(message, target=name, state=state, retry_after=after)
+
+    def _full(self, limit: Limit) -> Refused:
+        name = self.target.name
+        most = limit.most
+        message = f"{name}: not sent, because {most} attempts are in flight already (limit={most})"
+        return LimitReached(message, target=name, state=self._state(), retry_after=None)

@@ -1,0 +1,34 @@
+"""The limit: how many attempts may be in flight at once.
+
+A fixed limit is a stack of permits. Taking and giving back one are single operations of a list, atomic
+under every Python, so it needs no lock and no count can drift.
+"""
+
+from __future__ import annotations
+
+
+class Limit:
+    """A fixed number of permits."""
+
+    __slots__ = ("_free", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._free: list[None] = [None] * most
+
+    def take(self) -> bool:
+        """Take a permit; False if none is free. Never waits."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
+
+    def give(self) -> None:
+        """Give a permit back."""
+        self._free.append(None)
+
+    @property
+    def in_use(self) -> int:
+        """Permits taken now."""
+        return self.most - len(self._free)

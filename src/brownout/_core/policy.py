@@ -1,0 +1,159 @@
+"""Policies: what a guard is asked to do. Immutable values; they hold no state of any target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from brownout._core.state import State
+from brownout.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again when it is safe: never sent, or turned away, or declared to be idempotent.
+
+    `attempts` counts the first one; `budget` is the share of calls that may be extra attempts (one budget
+    per target); the wait before retry n is drawn from the upper half of `backoff * 2**(n - 1)` seconds,
+    at most `backoff_most`. A target's Retry-After is waited for, if the deadline leaves the time.
+    """
+
+    attempts: int = 3
+    budget: float = 0.1
+    backoff: float = 0.05
+    backoff_most: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Stop calling a target that is UNRESPONSIVE or CRASHED, and look again with a few probes.
+
+    `open_at` opens it at that state or worse instead (a partial failure is then made total: say so on
+    purpose). After `wait` seconds (jittered, doubled up to `wait_most` while probes fail) at most `probes`
+    attempts are let through, each on a lease of `lease` seconds; when all went well the share of calls
+    admitted rises to all of them over `ramp` seconds.
+    """
+
+    open_at: State | None = None
+    probes: int = 3
+    wait: float = 1.0
+    wait_most: float = 30.0
+    lease: float = 5.0
+    ramp: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All that a guard was asked to do, checked as a whole when the guard is built."""
+
+    target: str
+    timeout: float = inf
+    retry: Retry | None = None
+    breaker: Breaker | None = Breaker()
+    limit: int | None = None
+    fallback: Callable[..., Any] | None = None
+    idempotent: bool = False
+    answers: tuple[type[BaseException], ...] = ()
+
+    def check(self) -> None:
+        """Raise ConfigurationError with every fault of this policy, each with a way out."""
+        faults = [
+            *self._name_faults(),
+            *self._number_faults(),
+            *self._retry_faults(),
+            *self._breaker_faults(),
+        ]
+        if faults:
+            lines = "\n".join(f"  - {fault}" for fault in faults)
+            raise ConfigurationError(f"Guard({self.target!r}) can't work:\n{lines}")
+
+    def _name_faults(self) -> list[str]:
+        name = self.target
+        if not isinstance(name, str) or not name or len(name) > 100 or not name.isprintable():
+            return ["the target's name must be 1 to 100 printable characters"]
+        if "://" in name or "?" in name or "@" in name:
+            return [
+                "the target's name must not be a URL (it is shown and logged): give it a short name"
+            ]
+        return []
+
+    def _number_faults(self) -> list[str]:
+        faults = []
+        if not _number(self.timeout) or not self.timeout > 0:
+            faults.append(
+                f"timeout={self.timeout!r}: it must be a number of seconds above 0, or left out"
+            )
+        if self.limit is not None and not (_whole(self.limit) and 1 <= self.limit <= 1_000_000):
+            faults.append(
+                f"limit={self.limit!r}: it must be a whole number from 1 to 1,000,000, or left out"
+            )
+        if self.fallback is not None and not callable(self.fallback):
+            faults.append(
+                f"fallback={self.fallback!r}: it must be a function that takes what the call takes"
+            )
+        if not _exceptions(self.answers):
+            faults.append(f"answers={self.answers!r}: it must be a tuple of exception classes")
+        return faults
+
+    def _retry_faults(self) -> list[str]:
+        retry = self.retry
+        if retry is None:
+            return []
+        if not isinstance(retry, Retry):
+            return [f"retry={retry!r}: write retry=Retry(attempts=3, budget=0.1)"]
+        faults = []
+        if not (_whole(retry.attempts) and 2 <= retry.attempts <= 10):
+            faults.append(
+                f"Retry(attempts={retry.attempts!r}): it must be 2 to 10; leave retry out for one attempt"
+            )
+        if not (_number(retry.budget) and 0 < retry.budget <= 1):
+            faults.append(
+                f"Retry(budget={retry.budget!r}): it must be above 0 and at most 1: 0.1 is one in ten calls"
+            )
+        if not (_number(retry.backoff) and 0 <= retry.backoff <= retry.backoff_most):
+            faults.append(
+                f"Retry(backoff={retry.backoff!r}): it must lie between 0 and backoff_most seconds"
+            )
+        return faults
+
+    def _breaker_faults(self) -> list[str]:
+        breaker = self.breaker
+        if breaker is None:
+            return []
+        if not isinstance(breaker, Breaker):
+            return [f"breaker={breaker!r}: write breaker=Breaker(), or None for no breaker"]
+        faults = []
+        if breaker.open_at is State.HEALTHY:
+            faults.append(
+                "Breaker(open_at=State.HEALTHY) would never let a call through: name a worse state"
+            )
+        if not (_whole(breaker.probes) and 1 <= breaker.probes <= 100):
+            faults.append(
+                f"Breaker(probes={breaker.probes!r}): it must be a whole number from 1 to 100"
+            )
+        spans = ("wait", "wait_most", "lease", "ramp")
+        faults += [
+            f"Breaker({name}={getattr(breaker, name)!r}): it must be a number of seconds above 0"
+            for name in spans
+            if not (_number(getattr(breaker, name)) and getattr(breaker, name) > 0)
+        ]
+        return faults
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _exceptions(value: object) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(x, type) and issubclass(x, BaseException) for x in value
+    )

@@ -1,0 +1,195 @@
+"""The usual: what an operation shows while nothing is wrong, learned from its own healthy time.
+
+Ticks wait in quarantine for five seconds and enter only if nothing became suspicious meanwhile; an
+alarm empties the quarantine. So a target does not learn its own failure. From the learned latencies
+come four thresholds (the slowest 50, 10, 1 and 0.1 %, widened by the dead band: what is material, not
+what is measurable), and from their spread over blocks of five seconds a measure of how restless healthy
+traffic is, so that an ordinary rough stretch is no alarm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import exp, inf, log, sqrt
+from typing import NamedTuple
+
+from brownout._core.evidence import CLASSES, Tick
+from brownout._core.outcome import OutcomeClass
+from brownout._core.sketch import BUCKETS, Sketch, middle
+
+QUARANTINE_SECONDS = 5.0
+ENOUGH = 80  # answered calls before a baseline is believed
+REMEMBERED = 20_000  # then old counts are halved
+DEAD_BAND_SHARE = 0.5
+DEAD_BAND_SECONDS = 0.005
+SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out: silence is a second
+BLOCK_SECONDS = 5.0
+_RESTLESS_PRIOR = 0.25  # worth four blocks
+_RESTLESS_WEIGHT = 4.0
+_TAILS = (0.5, 0.1, 0.01, 0.001)
+LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
+
+
+class Baseline(NamedTuple):
+    """What is usual, fixed until the next refit.
+
+    `tails` are the shares of calls expected beyond the four thresholds, `rough` the same in a rough but
+    ordinary stretch; `level` gives the level (0 to 5) of a latency's bucket; shares are of all calls.
+    """
+
+    n: int
+    rate: float
+    p50: float
+    p99: float
+    thresholds: tuple[float, ...]
+    silent_after: float
+    tails: tuple[float, ...]
+    rough: tuple[float, ...]
+    level: tuple[int, ...]
+    errors: float
+    overload: float
+    refused: float
+    silent: float
+
+    @property
+    def cold(self) -> bool:
+        """Whether nothing has been learned yet: only definite outcomes and deadlines can be judged."""
+        return self.n == 0
+
+
+def _levels(thresholds: tuple[float, ...], silent_after: float) -> tuple[int, ...]:
+    edges = (*thresholds, silent_after)
+    return tuple(
+        LATE if middle(i) > silent_after else sum(middle(i) > edge for edge in edges[:4])
+        for i in range(BUCKETS)
+    )
+
+
+def cold(timeout: float) -> Baseline:
+    """The baseline before any is learned: priors, and the time-out in place of a usual latency."""
+    silent_after = min(timeout * 0.999, SILENT_COLD_SECONDS)
+    thresholds = (inf, inf, inf, inf)
+    tails = (0.5, 0.1, 0.01, 0.001)
+    level = _levels(thresholds, silent_after)
+    return Baseline(
+        0, 0.0, 0.0, 0.0, thresholds, silent_after, tails, tails, level, 0.05, 0.01, 0.005, 0.02
+    )
+
+
+class Usual:
+    """Learns the baseline of one operation from its healthy ticks."""
+
+    __slots__ = (
+        "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_hazard", "_next",
+        "_quarantine", "_seconds", "_sketch", "_started", "baseline", "timeout",
+    )  # fmt: skip
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.baseline = cold(timeout)
+        self._quarantine: deque[Tick] = deque(maxlen=1024)
+        self._sketch = Sketch()
+        self._classes = [0] * CLASSES
+        self._started = 0
+        self._seconds = 0.0
+        self._next = ENOUGH
+        self._blocks: deque[tuple[float, int]] = deque(maxlen=60)
+        self._block_began = 0.0
+        self._block_calls = 0
+        self._block_hazard = 0.0
+        self._hazard: list[float] = []
+
+    def learn(self, tick: Tick, *, suspicious: bool) -> None:
+        """Put a tick in quarantine, and take in those that have been there long enough."""
+        if suspicious:
+            self._quarantine.clear()
+            return
+        self._quarantine.append(tick)
+        while self._quarantine and self._quarantine[0].at <= tick.at - QUARANTINE_SECONDS:
+            self._take(self._quarantine.popleft())
+        if self._sketch.count >= self._next:
+            self._refit()
+
+    def _take(self, tick: Tick) -> None:
+        for index, count in tick.answered:
+            self._sketch.answered[index] += count
+        for index, count in enumerate(tick.classes):
+            self._classes[index] += count
+        self._started += tick.started
+        self._seconds += min(tick.seconds, BLOCK_SECONDS)
+        self._rest(tick)
+        if sum(self._classes) > REMEMBERED:
+            self._sketch.halve()
+            self._classes = [count >> 1 for count in self._classes]
+            self._started >>= 1
+            self._seconds /= 2
+            self._next = 0
+
+    def _rest(self, tick: Tick) -> None:
+        # One block's completion hazard against the whole: calls / sum of -ln S(latency). Exactly 1 on
+        # average if every block is like the whole; its spread beyond chance is restlessness.
+        if self._block_calls >= 8 and tick.at - self._block_began >= BLOCK_SECONDS:
+            self._blocks.append((log(self._block_hazard / self._block_calls), self._block_calls))
+            self._block_calls, self._block_hazard = 0, 0.0
+        if not self._block_calls:
+            self._block_began = tick.at
+        if not tick.answered or not self._hazard:
+            return
+        hazard = self._hazard
+        for index, count in tick.answered:
+            before = hazard[index - 1] if index else 0.0
+            self._block_hazard += count * max((before + hazard[index]) / 2, 1e-3)
+            self._block_calls += count
+
+    def _restless(self) -> float:
+        prior = _RESTLESS_WEIGHT * _RESTLESS_PRIOR**2
+        n = len(self._blocks)
+        if n < 2:
+            return sqrt(prior / _RESTLESS_WEIGHT)
+        mean = sum(value for value, _ in self._blocks) / n
+        spread = sum((value - mean) ** 2 for value, _ in self._blocks) / (n - 1)
+        chance = sum(1.0 / calls for _, calls in self._blocks) / n
+        return sqrt((prior + n * max(0.0, spread - chance)) / (_RESTLESS_WEIGHT + n))
+
+    def _refit(self) -> None:
+        sketch, classes = self._sketch, self._classes
+        n = sketch.count
+        self._next = int(n * 1.15) + 3
+        self._hazard = [-log(max(alive, 1e-4)) for alive in sketch.survival()]
+        all_calls = max(1, sum(classes) - classes[OutcomeClass.LOCAL])
+        raised = [sketch.quantile(1.0 - tail) * (1 + DEAD_BAND_SHARE) for tail in _TAILS]
+        thresholds = [seconds + DEAD_BAND_SECONDS for seconds in raised]
+        for index in (1, 2, 3):
+            thresholds[index] = max(thresholds[index], thresholds[index - 1] * 1.05)
+        edges = tuple(thresholds)
+        silent_after = max(3 * edges[3], min(self.timeout / 2, SILENT_COLD_SECONDS))
+        silent_after = min(silent_after, self.timeout * 0.999)
+        self.baseline = Baseline(
+            n=n,
+            rate=self._started / max(self._seconds, 0.1),
+            p50=sketch.quantile(0.5),
+            p99=sketch.quantile(0.99),
+            thresholds=edges,
+            silent_after=silent_after,
+            tails=_tails(n, 1.0),
+            rough=_tails(n, exp(-2.0 * self._restless())),
+            level=_levels(edges, silent_after),
+            errors=min(_share(classes[OutcomeClass.FAILURE], all_calls, 2e-3), 0.8),
+            overload=_share(classes[OutcomeClass.OVERLOAD], all_calls, 1e-3),
+            refused=_share(classes[OutcomeClass.CONNECT], all_calls, 5e-4),
+            silent=_share(classes[OutcomeClass.UNKNOWN], all_calls, 1e-3),
+        )
+
+
+def _tails(n: int, theta: float) -> tuple[float, ...]:
+    """The shares beyond the thresholds; none is known to be smaller than 1 in n + 1."""
+    tails = [max(tail, 1.0 / (n + 1)) ** theta for tail in _TAILS]
+    for index in (1, 2, 3):
+        tails[index] = min(tails[index], tails[index - 1] * 0.8)
+    return tuple(tails)
+
+
+def _share(count: int, n: int, floor: float) -> float:
+    """A share with two standard deviations on top, never below `floor`."""
+    share = (count + 0.5) / (n + 1)
+    return max(share + 2 * sqrt(share * (1 - share) / (n + 1)), floor)

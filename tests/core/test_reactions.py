@@ -1,0 +1,205 @@
+"""Budget, limit, breaker: exact local invariants."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from brownout import Breaker, ConfigurationError, OutcomeClass, Retry, State
+from brownout._core.breaker import CLOSED, OPEN, PROBING, RAMP, TRANSITIONS, Gate
+from brownout._core.budget import FIRST, MOST_SAVED, Budget
+from brownout._core.limit import Limit
+from brownout._core.policy import Policy
+
+OK, SILENT, LEFT = OutcomeClass.SUCCESS, OutcomeClass.UNKNOWN, OutcomeClass.CANCELLED
+
+
+@given(st.lists(st.integers(0, 20), max_size=60), st.floats(0.01, 1.0))
+def test_extra_attempts_stay_within_the_budget(calls: list[int], share: float) -> None:
+    budget, made, spent = Budget(threading.Lock()), 0, 0
+    for more in calls:
+        made += more
+        spent += budget.spend(made, share)
+        assert 0.0 <= budget.balance <= MOST_SAVED
+        assert spent <= FIRST + made * share + 1e-6
+
+
+def test_a_limit_counts_exactly() -> None:
+    limit = Limit(2)
+    assert [limit.take(), limit.take(), limit.take()] == [True, True, False]
+    limit.give()
+    assert limit.in_use == 1
+    assert limit.take()
+
+
+def gate(**changes: object) -> Gate:
+    return Gate(Breaker(**changes), threading.Lock(), lambda: 0.5)  # type: ignore[arg-type]
+
+
+def opened(**changes: object) -> Gate:
+    one = gate(**changes)
+    one.observe(State.UNRESPONSIVE, 10.0, 10.0)
+    assert one.phase is OPEN
+    return one
+
+
+@pytest.mark.parametrize("state", [None, State.HEALTHY, State.DEGRADED, State.OVERLOADED])
+def test_a_partial_failure_does_not_open_it(state: State | None) -> None:
+    one = gate()
+    one.observe(state, 10.0, 10.0)
+    assert one.phase is CLOSED
+
+
+def test_it_opens_at_what_it_was_told_to() -> None:
+    one = gate(open_at=State.DEGRADED)
+    one.observe(State.DEGRADED, 10.0, 10.0)
+    assert one.phase is OPEN
+
+
+def test_a_herd_gets_only_the_probes() -> None:
+    one = opened()
+    assert one.admit(10.5) == (False, None)
+    answers = [one.admit(11.0) for _ in range(50)]
+    assert sum(admitted for admitted, _ in answers) == 3
+
+
+def test_good_probes_lead_through_a_ramp_to_closed() -> None:
+    one = opened()
+    for _ in range(3):
+        _, lease = one.admit(11.0)
+        assert lease is not None
+        one.settle(lease, OK, 11.1)
+    assert one.phase is RAMP
+    early = sum(one.admit(11.1 + i * 0.001)[0] for i in range(100))
+    assert 5 <= early <= 15
+    assert one.admit(14.0) == (True, None)
+    assert one.phase is CLOSED
+
+
+def test_evidence_from_before_the_ramp_does_not_open_it_again() -> None:
+    one = opened(probes=1)
+    _, lease = one.admit(11.0)
+    one.settle(lease or 0, OK, 11.1)
+    one.observe(State.UNRESPONSIVE, 10.9, 11.2)
+    assert one.phase is RAMP
+    one.observe(State.UNRESPONSIVE, 11.3, 11.3)
+    assert one.phase is OPEN
+
+
+def test_a_bad_probe_opens_it_for_longer() -> None:
+    one = opened()
+    _, lease = one.admit(11.0)
+    one.settle(lease or 0, SILENT, 11.5)
+    assert (one.phase, one.until) == (OPEN, 13.5)
+
+
+def test_a_hung_probe_does_not_wedge_it() -> None:
+    one = opened(lease=2.0)
+    for _ in range(3):
+        assert one.admit(11.0)[0]
+    assert not one.admit(12.0)[0]
+    assert not one.admit(13.5)[0]  # the leases are over: as bad as it was
+    assert one.phase is OPEN
+    assert one.admit(one.until)[0]
+
+
+def test_a_cancelled_probe_neither_closes_nor_wedges_it() -> None:
+    one = opened(probes=1)
+    for _ in range(5):
+        admitted, lease = one.admit(11.0)
+        assert admitted
+        one.settle(lease or 0, LEFT, 11.0)
+    assert one.phase is PROBING
+
+
+def test_a_late_answer_of_an_earlier_generation_lets_nobody_in() -> None:
+    one = opened(probes=2)
+    _, first = one.admit(11.0)
+    _, second = one.admit(11.0)
+    one.settle(second or 0, SILENT, 11.1)
+    one.settle(first or 0, OK, 11.2)
+    assert one.phase is OPEN
+    assert not one.admit(11.3)[0]
+
+
+class GateMoves(RuleBasedStateMachine):
+    """The gate moves by the table only, and never lets more than its probes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = gate()
+        self.now = 0.0
+        self.before = self.gate.phase
+        self.out: list[int] = []
+
+    def moved(self) -> None:
+        after = self.gate.phase
+        steps = {(a, b) for (a, _), b in TRANSITIONS.items()}
+        assert after is self.before or (self.before, after) in steps | {(OPEN, PROBING)}
+        if after is not self.before:
+            self.out.clear()
+        self.before = after
+
+    @rule(state=st.sampled_from(State), age=st.floats(0.0, 1.0))
+    def observe(self, state: State, age: float) -> None:
+        self.gate.observe(state, self.now - age, self.now)
+        self.moved()
+
+    @precondition(lambda self: self.gate.phase is not CLOSED)
+    @rule()
+    def admit(self) -> None:
+        _, lease = self.gate.admit(self.now)
+        self.moved()
+        if lease is not None:
+            self.out.append(lease)
+
+    @rule(class_=st.sampled_from(OutcomeClass), data=st.data())
+    def settle(self, class_: OutcomeClass, data: st.DataObject) -> None:
+        if self.out:
+            lease = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
+            self.gate.settle(lease, class_, self.now)
+            self.moved()
+
+    @rule(seconds=st.floats(0.0, 5.0))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def probes(self) -> None:
+        assert len(self.out) <= 3
+
+
+TestGateMoves = GateMoves.TestCase
+
+
+def test_all_faults_of_a_policy_are_told_at_once() -> None:
+    policy = Policy(
+        "http://u:p@x",
+        0,
+        Retry(1, 2.0, -1.0),
+        Breaker(State.HEALTHY, 0, wait=0),
+        0,
+        5,
+        answers=(1,),  # type: ignore[arg-type]
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        policy.check()
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 12
+    assert "p@x" not in lines[1]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"retry": 3}, {"breaker": True}, {"limit": True}, {"timeout": float("nan")}]
+)
+def test_what_is_not_a_policy_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        Policy("x", **changes).check()  # type: ignore[arg-type]
+
+
+def test_the_plain_policy_is_fine() -> None:
+    Policy("x").check()

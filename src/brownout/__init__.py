@@ -1,0 +1,60 @@
+"""See, survive and rehearse partial failure.
+
+call -> Outcome -> Evidence -> State -> Reaction -> call
+
+A `Guard` makes the call and tells what its `Outcome` was: succeeded, failed for certain, or unknown. The
+outcomes of all callers are the evidence from which a target's `State` is judged, always with its reason;
+the state sets what the guard does with the next call.
+"""
+
+from __future__ import annotations
+
+from brownout._core.because import Number, Verdict
+from brownout._core.evidence import Attempt
+from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown
+from brownout._core.policy import Breaker, Retry
+from brownout._core.state import State
+from brownout._drive.context import deadline, remaining
+from brownout._guard import Guard
+from brownout._watch import Change, on_change, states, watch
+from brownout.errors import (
+    BreakerOpen,
+    BrownoutError,
+    ConfigurationError,
+    DeadlinePassed,
+    LimitReached,
+    OutcomeUnknown,
+    Refused,
+    TimedOut,
+)
+from brownout.fleet import share
+
+__all__ = [
+    "Attempt",
+    "Breaker",
+    "BreakerOpen",
+    "BrownoutError",
+    "Certainty",
+    "Change",
+    "ConfigurationError",
+    "DeadlinePassed",
+    "Guard",
+    "LimitReached",
+    "Number",
+    "Outcome",
+    "OutcomeClass",
+    "OutcomeUnknown",
+    "Phase",
+    "Refused",
+    "Retry",
+    "Shown",
+    "State",
+    "TimedOut",
+    "Verdict",
+    "deadline",
+    "on_change",
+    "remaining",
+    "share",
+    "states",
+    "watch",
+]

@@ -1,0 +1,127 @@
+"""The driver for threads: an attempt runs inline, in the caller's thread, and is not interrupted.
+
+What is left of the time is pushed down instead, by `remaining()` and the adapters; a value that comes
+late is returned, and counted late.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from brownout._core.evidence import Attempt
+from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
+from brownout._core.outcome import Outcome, OutcomeClass
+from brownout._drive.clock import clock
+from brownout._drive.context import DEADLINE
+from brownout.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from brownout._core.guard import Core
+
+_SUCCESS = OutcomeClass.SUCCESS
+
+
+def run(core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Carry out one guarded call."""
+    now, deadline = clock.now(), DEADLINE.get()
+    attempt = core.admit(options.operation, get_ident(), now, deadline)
+    if isinstance(attempt, Refused):
+        call = Call(core, options, get_ident(), now, deadline)
+        return _raised(drive(recover(call, None, attempt, now), options, fn, args, kwargs))
+    try:
+        value = perform(attempt, options, fn, args, kwargs)
+    except BaseException as error:
+        call = Call(core, options, get_ident(), now, deadline)
+        done = drive(recover(call, attempt, error, clock.now()), options, fn, args, kwargs)
+        if done.error is error:
+            raise
+        return _raised(done)
+    core.settle(attempt, _SUCCESS, clock.now())
+    return value
+
+
+def outcome(
+    core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any
+) -> Outcome[Any]:
+    """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
+    now = clock.now()
+    call = Call(core, options, get_ident(), now, DEADLINE.get())
+    attempt = call.admit(now)
+    if isinstance(attempt, Refused):
+        return call.outcome(
+            drive(recover(call, None, attempt, now), options, fn, args, kwargs), clock.now()
+        )
+    done = _ended(attempt, options, fn, args, kwargs)
+    if done.error is None:
+        call.settle(attempt, None, clock.now())
+    else:
+        done = drive(recover(call, attempt, done.error, clock.now()), options, fn, args, kwargs)
+    return call.outcome(done, clock.now())
+
+
+def perform(
+    attempt: Attempt, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    """Run one attempt; what it calls sees the attempt's deadline."""
+    token = DEADLINE.set(attempt.deadline)
+    try:
+        return fn(attempt, *args, **kwargs) if options.with_attempt else fn(*args, **kwargs)
+    finally:
+        DEADLINE.reset(token)
+
+
+def _ended(
+    attempt: Attempt, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any
+) -> Done:
+    try:
+        return Done(perform(attempt, options, fn, args, kwargs), None)
+    except BaseException as error:
+        return Done(None, error)
+
+
+def drive(
+    flow: Generator[Command, tuple[float, Done | None], Done],
+    options: Options,
+    fn: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+) -> Done:
+    """Carry out a flow's commands until it ends."""
+    done: Done | None = None
+    try:
+        command = next(flow)
+        while True:
+            if isinstance(command, Start):
+                done = _start(command, options, fn, args, kwargs)
+                command = flow.send((clock.now(), None))
+                continue
+            if done is None:
+                clock.sleep(command.seconds)
+            answer, done = done, None
+            command = flow.send((clock.now(), answer))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    finally:
+        flow.close()
+
+
+def _start(
+    command: Start, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any
+) -> Done:
+    if isinstance(command.what, Attempt):
+        return _ended(command.what, options, fn, args, kwargs)
+    assert command.what is FALLBACK
+    assert options.fallback is not None
+    try:
+        return Done(options.fallback(*args, **kwargs), None)
+    except BaseException as error:
+        return Done(None, error)
+
+
+def _raised(done: Done) -> Any:
+    if done.error is not None:
+        raise done.error
+    return done.value

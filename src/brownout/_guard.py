@@ -1,0 +1,336 @@
+"""Guard: one target's policy, evidence and state, driven by threads or by asyncio.
+
+The registry keeps one `Target` for a name, so that all guards of that name share evidence and state.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+import threading
+from math import inf
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from brownout._core.evidence import Attempt
+from brownout._core.flow import Call, Options
+from brownout._core.guard import Core, Target
+from brownout._core.policy import Breaker, Policy, Retry
+from brownout._core.state import State, at_least
+from brownout._drive import threads
+from brownout._drive.clock import clock
+from brownout._drive.context import DEADLINE
+from brownout.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+
+    from brownout._core.because import Verdict
+    from brownout._core.guard import Operation
+    from brownout._core.outcome import Outcome, Shown
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_TARGETS = 1024
+_registry: dict[str, Target] = {}
+_lock = threading.Lock()
+on_target: list[Callable[[Target, str | Callable[[], bool] | None], None]] = []
+
+
+def targets() -> list[Target]:
+    """Every target that has a guard, by name."""
+    with _lock:
+        return [_registry[name] for name in sorted(_registry)]
+
+
+def _target(name: str) -> Target:
+    with _lock:
+        if name not in _registry:
+            if len(_registry) >= MOST_TARGETS:
+                raise ConfigurationError(
+                    f"more than {MOST_TARGETS} targets: name them by what they are, not by each address"
+                )
+            _registry[name] = Target(name, threading.Lock)
+        return _registry[name]
+
+
+class Guard:
+    """Guards the calls of one target: sees what they suffer, and bounds what they cost.
+
+    `target` names whom we call; guards of one name share evidence, state and budget. `timeout` bounds one
+    attempt, in seconds (asyncio: cancelled and raised as TimedOut; threads: pushed into the client through
+    `remaining()`, never interrupted). `retry` is a Retry or None; `breaker` a Breaker or None; `limit` how
+    many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
+    answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
+    classes that are the target's answer, not its failure. `health` is the URL of the target's own health
+    check, or a function that returns whether it says ok; `watch()` asks it.
+
+    Raises ConfigurationError with every fault of the arguments at once.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = inf,
+        retry: Retry | None = None,
+        breaker: Breaker | None = Breaker(),  # noqa: B008 - an immutable value
+        limit: int | None = None,
+        fallback: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+        answers: tuple[type[BaseException], ...] = (),
+        health: str | Callable[[], bool] | None = None,
+    ) -> None:
+        self.policy = Policy(target, timeout, retry, breaker, limit, fallback, idempotent, answers)
+        self.policy.check()
+        _check_health(target, health)
+        self._target = _target(target)
+        if timeout < inf:
+            known = self._target.timeout
+            self._target.timeout = timeout if known == inf else max(known, timeout)
+        self._core = Core(self.policy, self._target, threading.Lock, random.random)
+        for tell in on_target:
+            tell(self._target, health)
+
+    def __repr__(self) -> str:
+        return f"Guard({self.policy.target!r})"
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T]) -> Callable[P, T]: ...
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Guard a function: `def` or `async def`, the function decides. Signature and colour are kept.
+
+        Raises TypeError for a class or a generator, of which a call is not the work.
+        """
+        options = self._options(fn)
+        core = self._core
+        if _is_async(fn):
+            from brownout._drive import aio
+
+            @functools.wraps(fn)
+            async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+                return await aio.run(core, options, fn, args, kwargs)
+
+            return guarded_async
+
+        @functools.wraps(fn)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            return threads.run(core, options, fn, args, kwargs)
+
+        return guarded
+
+    def call(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        operation: str | None = None,
+        idempotent: bool | None = None,
+        classify: Callable[[BaseException], Shown | None] | None = None,
+        with_attempt: bool = False,
+        **kwargs: Any,
+    ) -> T:
+        """Call `fn(*args, **kwargs)` under this guard, in this thread.
+
+        `operation` names the kind of call (default: the function's name). `classify` says what an exception
+        shows (None: as usual). `with_attempt` hands the Attempt to `fn` as its first argument. Raises
+        TypeError for an async function: it would silently run unprotected.
+        """
+        if _is_async(fn):
+            raise TypeError(f"{_name(fn)} is async: use `await guard.acall(...)`")
+        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        return threads.run(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
+
+    async def acall(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        operation: str | None = None,
+        idempotent: bool | None = None,
+        classify: Callable[[BaseException], Shown | None] | None = None,
+        with_attempt: bool = False,
+        **kwargs: Any,
+    ) -> T:
+        """Await `fn(*args, **kwargs)` under this guard; the arguments are those of `call`.
+
+        Raises TypeError for a function that is not async.
+        """
+        if not _is_async(fn):
+            raise TypeError(f"{_name(fn)} is not async: use `guard.call(...)`")
+        from brownout._drive import aio
+
+        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        return await aio.run(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
+
+    @overload
+    def outcome(
+        self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, Outcome[T]]: ...
+    @overload
+    def outcome(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Outcome[T]: ...
+    def outcome(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        operation: str | None = None,
+        idempotent: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
+
+        For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
+        A cancel and KeyboardInterrupt are settled, then raised.
+        """
+        options = self._options(fn, operation, idempotent)._replace(fallback=None)
+        if _is_async(fn):
+            from brownout._drive import aio
+
+            return aio.outcome(self._core, options, fn, args, kwargs)
+        return threads.outcome(self._core, options, fn, args, kwargs)
+
+    def attempt(self, operation: str = "attempt") -> AttemptBlock:
+        """A block as one attempt: `with guard.attempt():` or `async with guard.attempt():`.
+
+        Admitted and settled, never repeated. The second form is cancelled when its time is up.
+        """
+        return AttemptBlock(self._core, Options(self._operation(operation)))
+
+    @property
+    def state(self) -> State | None:
+        """What the target is judged to be now; None without evidence."""
+        return self.verdict.state
+
+    @property
+    def verdict(self) -> Verdict:
+        """The state of the target's worst operation, with the sentence and numbers that decided it."""
+        return self._target.verdict(clock.now())
+
+    def at_least(self, floor: State) -> bool:
+        """Whether the target is judged to be `floor` or worse. False without evidence."""
+        return at_least(self.state, floor)
+
+    def _operation(self, name: str) -> Operation:
+        return self._target.operation(name, clock.now())
+
+    def _options(
+        self,
+        fn: Callable[..., Any],
+        operation: str | None = None,
+        idempotent: bool | None = None,  # noqa: FBT001
+        classify: Callable[[BaseException], Shown | None] | None = None,
+        *,
+        with_attempt: bool = False,
+    ) -> Options:
+        _check_function(fn)
+        policy = self.policy
+        return Options(
+            self._operation(operation or _name(fn)),
+            policy.idempotent if idempotent is None else idempotent,
+            classify,
+            policy.fallback,
+            with_attempt,
+        )
+
+
+class AttemptBlock:
+    """A block as one attempt; gives the Attempt, so that the block can say what it showed."""
+
+    __slots__ = ("_attempt", "_call", "_core", "_options", "_timer", "_token")
+
+    def __init__(self, core: Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+
+    def _begin(self) -> Attempt:
+        now = clock.now()
+        self._call = Call(self._core, self._options, threading.get_ident(), now, DEADLINE.get())
+        admitted = self._call.admit(now)
+        if not isinstance(admitted, Attempt):
+            raise admitted
+        self._attempt = admitted
+        return admitted
+
+    def __enter__(self) -> Attempt:
+        attempt = self._begin()
+        self._token = DEADLINE.set(attempt.deadline)
+        return attempt
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        DEADLINE.reset(self._token)
+        self._call.settle(self._attempt, error, clock.now())
+
+    async def __aenter__(self) -> Attempt:
+        from brownout._drive.aio import Timer
+
+        attempt = self._begin()
+        self._timer = Timer(self._core.target.name, attempt)
+        try:
+            self._timer.__enter__()
+        except BaseException as error:
+            self._call.settle(attempt, error, clock.now())
+            raise
+        return attempt
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._timer.__exit__(kind, error, trace)
+        except BaseException as ours:
+            error = ours
+            raise
+        finally:
+            self._call.settle(self._attempt, error, clock.now())
+
+
+def _check_health(target: str, health: object) -> None:
+    if health is None or callable(health):
+        return
+    if isinstance(health, str) and health.startswith(("http://", "https://")):
+        return
+    raise ConfigurationError(
+        f"Guard({target!r}): health={health!r}:"
+        " give an http:// or https:// URL, or a function without arguments"
+    )
+
+
+def _check_function(fn: Callable[..., Any]) -> None:
+    inner = inspect.unwrap(fn)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.isclass(inner):
+        raise TypeError(f"{_name(fn)} is a class: guard the function that does the call")
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{_name(fn)} is a generator: its work is not done in the call; use guard.attempt()"
+        )
+    if not callable(fn):
+        raise TypeError(f"{fn!r} is not callable")
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(type(fn), "__call__", None)  # noqa: B004 - its colour is asked
+    )
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", type(fn).__name__)
+    return "lambda" if name == "<lambda>" else str(name)[:100]

@@ -1,0 +1,236 @@
+"""Seeing: the states of all targets, their changes, and what their own health checks claim.
+
+One daemon thread judges every 100 ms, once somebody asks for changes (`on_change`, `watch`, sharing);
+never by import. Listeners run on it, so they can't delay a call. Each health check is asked by a daemon
+thread of its own, so that one that hangs delays no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from brownout import _guard
+from brownout._drive.clock import clock
+from brownout.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from brownout._core.because import Verdict
+    from brownout._core.guard import Target
+    from brownout._core.state import State
+
+log = logging.getLogger("brownout")
+log.addHandler(logging.NullHandler())
+
+JUDGE_SECONDS = 0.1
+HEALTH_SECONDS = 1.0  # between two questions
+HEALTH_TIMEOUT_SECONDS = 1.0
+MOST_LISTENERS = 100
+
+
+class Change(NamedTuple):
+    """A target's state has changed: from `before` to `after` (None: no evidence), with the new verdict.
+
+    `at` is the monotonic instant in seconds at which the judge saw it.
+    """
+
+    target: str
+    before: State | None
+    after: State | None
+    verdict: Verdict
+    at: float
+
+    @property
+    def because(self) -> str:
+        """The sentence that decided."""
+        return self.verdict.because
+
+
+class _Judging:
+    """The judge's thread: who listens, and what each target's state was."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[Change], object]] = []
+        self.states: dict[str, State | None] = {}
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        with self.lock:
+            if self.thread is None or not self.thread.is_alive():
+                self.wake.clear()
+                self.thread = threading.Thread(target=self._run, name="brownout-judge", daemon=True)
+                self.thread.start()
+
+    def stop(self) -> None:
+        self.wake.set()
+        thread = self.thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5.0)
+        self.thread = None
+
+    def _run(self) -> None:
+        while not self.wake.wait(JUDGE_SECONDS):
+            for health in list(_health.values()):
+                health.look(clock.now())
+            for target in _guard.targets():
+                self._look(target)
+
+    def _look(self, target: Target) -> None:
+        now = clock.now()
+        before, after = self.states.get(target.name), target.state(now)
+        if after is before:
+            return
+        self.states[target.name] = after
+        verdict = target.verdict(now)
+        change = Change(target.name, before, after, verdict, now)
+        log.log(
+            logging.INFO if after is None or not after.severity else logging.WARNING,
+            "%s: %s -> %s: %s", change.target, _label(before), _label(after), verdict.because,
+        )  # fmt: skip
+        for listener in list(self.listeners):
+            try:
+                listener(change)
+            except Exception:
+                log.exception("a listener of on_change failed; the others are told all the same")
+
+
+def _label(state: State | None) -> str:
+    return state.name if state else "no evidence"
+
+
+class _Health:
+    """Asks one target's own health check, again and again, on a thread of its own."""
+
+    def __init__(self, target: Target, ask: str | Callable[[], bool]) -> None:
+        self.target = target
+        self.ask = ask
+        self.asked_at: float | None = None
+        self.wake = threading.Event()
+        self.thread = threading.Thread(
+            target=self._run, name=f"brownout-health-{target.name}", daemon=True
+        )
+        self.thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self.asked_at = clock.now()
+            try:
+                self.target.claim = bool(self.ask() if callable(self.ask) else _http_ok(self.ask))
+            except Exception:
+                self.target.claim = False
+            self.asked_at = None
+            if self.wake.wait(HEALTH_SECONDS):
+                return
+
+    def look(self, now: float) -> None:
+        """A health check that says nothing does not say ok."""
+        asked_at = self.asked_at
+        if asked_at is not None and now - asked_at > 2 * HEALTH_TIMEOUT_SECONDS:
+            self.target.claim = False
+
+
+def _http_ok(url: str) -> bool:
+    """Whether a GET of `url` is answered with 2xx in time. No redirect, no proxy, no retry."""
+    import http.client
+    from base64 import b64encode
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_SECONDS)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"User-Agent": "brownout", "Connection": "close"}
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + b64encode(user.encode()).decode()
+    try:
+        connection.request("GET", path, headers=headers)
+        return 200 <= connection.getresponse().status < 300
+    finally:
+        connection.close()
+
+
+_judging = _Judging()
+on_stop: list[Callable[[], None]] = []
+_asked: dict[str, str | Callable[[], bool]] = {}
+_health: dict[str, _Health] = {}
+_watching = threading.Event()
+_lock = threading.Lock()
+
+
+def _on_target(target: Target, health: str | Callable[[], bool] | None) -> None:
+    if health is not None:
+        with _lock:
+            _asked[target.name] = health
+    if _watching.is_set():
+        _ask_all()
+
+
+_guard.on_target.append(_on_target)
+
+
+def _ask_all() -> None:
+    known = {target.name: target for target in _guard.targets()}
+    with _lock:
+        for name, ask in _asked.items():
+            if name not in _health and name in known:
+                _health[name] = _Health(known[name], ask)
+
+
+def states() -> list[Verdict]:
+    """The verdict on every target that has a guard in this process, by name."""
+    now = clock.now()
+    return [target.verdict(now) for target in _guard.targets()]
+
+
+def watch() -> None:
+    """Judge all the time, and ask the health checks that guards were given, on daemon threads.
+
+    Without it, targets are judged whenever calls are made or a state is read, and no health check is
+    asked. Calling it again changes nothing.
+    """
+    _watching.set()
+    _judging.start()
+    _ask_all()
+
+
+def on_change(listener: Callable[[Change], object]) -> Callable[[Change], object]:
+    """Call `listener(change)` whenever a target's state changes; usable as a decorator.
+
+    It runs on the judge's thread, never on a call's path; an exception in it is logged and goes no
+    further. Raises ConfigurationError after 100 listeners.
+    """
+    if len(_judging.listeners) >= MOST_LISTENERS:
+        raise ConfigurationError(
+            f"on_change: {MOST_LISTENERS} listeners are enough: register each only once"
+        )
+    _judging.listeners.append(listener)
+    _judging.start()
+    return listener
+
+
+def stop() -> None:
+    """End the threads and forget the listeners (for tests)."""
+    for end in on_stop:
+        end()
+    _judging.stop()
+    _judging.listeners.clear()
+    _judging.states.clear()
+    _watching.clear()
+    with _lock:
+        for health in _health.values():
+            health.wake.set()
+        _health.clear()
+        _asked.clear()
+
+
+def forget(listener: Callable[[Change], object]) -> None:
+    """Tell `listener` no more."""
+    with suppress(ValueError):
+        _judging.listeners.remove(listener)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import random
+import sys
 import threading
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from brownout._core.evidence import Attempt
+from brownout._core.evidence import Attempt, Evidence
 from brownout._core.flow import Call, Options
 from brownout._core.guard import Core, Target
+from brownout._core.judge import Judge
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._drive import threads
@@ -34,6 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_TARGETS = 1024
+_POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _lock = threading.Lock()
 on_target: list[Callable[[Target, str | Callable[[], bool] | None], None]] = []
@@ -45,6 +49,10 @@ def targets() -> list[Target]:
         return [_registry[name] for name in sorted(_registry)]
 
 
+def _alive() -> frozenset[int]:
+    return frozenset(sys._current_frames())  # noqa: SLF001 - also threads that others started
+
+
 def _target(name: str) -> Target:
     with _lock:
         if name not in _registry:
@@ -52,8 +60,28 @@ def _target(name: str) -> Target:
                 raise ConfigurationError(
                     f"more than {MOST_TARGETS} targets: name them by what they are, not by each address"
                 )
-            _registry[name] = Target(name, threading.Lock)
+            _registry[name] = Target(name, threading.Lock, _alive)
         return _registry[name]
+
+
+def _forked() -> None:
+    """A forked child: locks that no lost thread holds, and no evidence or attempt but its own.
+
+    What is usual is kept: the child calls the same targets.
+    """
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    now = clock.now()
+    for target in _registry.values():
+        target._mutex = threading.Lock()  # noqa: SLF001
+        for operation in target.operations.values():
+            operation.evidence = Evidence(now)
+            operation.judge = Judge(operation.usual.baseline, now)
+            operation.known = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Guard:
@@ -84,8 +112,7 @@ class Guard:
         health: str | Callable[[], bool] | None = None,
     ) -> None:
         self.policy = Policy(target, timeout, retry, breaker, limit, fallback, idempotent, answers)
-        self.policy.check()
-        _check_health(target, health)
+        self.policy.check(*_health_faults(health))
         self._target = _target(target)
         if timeout < inf:
             known = self._target.timeout
@@ -186,7 +213,7 @@ class Guard:
         For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
         A cancel and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent)._replace(fallback=None)
+        options = self._options(fn, operation, idempotent, fallback=None)
         if _is_async(fn):
             from brownout._drive import aio
 
@@ -203,7 +230,7 @@ class Guard:
     @property
     def state(self) -> State | None:
         """What the target is judged to be now; None without evidence."""
-        return self.verdict.state
+        return self._target.state(clock.now())
 
     @property
     def verdict(self) -> Verdict:
@@ -225,14 +252,19 @@ class Guard:
         classify: Callable[[BaseException], Shown | None] | None = None,
         *,
         with_attempt: bool = False,
+        fallback: Any = _POLICY,
     ) -> Options:
         _check_function(fn)
         policy = self.policy
+        if fallback is _POLICY:
+            fallback = policy.fallback
+            if fallback is not None and _is_async(fallback) and not _is_async(fn):
+                raise TypeError(f"{_name(fn)} is not async, but its fallback is: give it a `def`")
         return Options(
             self._operation(operation or _name(fn)),
             policy.idempotent if idempotent is None else idempotent,
             classify,
-            policy.fallback,
+            fallback,
             with_attempt,
         )
 
@@ -266,8 +298,8 @@ class AttemptBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        DEADLINE.reset(self._token)
         self._call.settle(self._attempt, error, clock.now())
+        DEADLINE.reset(self._token)
 
     async def __aenter__(self) -> Attempt:
         from brownout._drive.aio import Timer
@@ -296,15 +328,12 @@ class AttemptBlock:
             self._call.settle(self._attempt, error, clock.now())
 
 
-def _check_health(target: str, health: object) -> None:
-    if health is None or callable(health):
-        return
+def _health_faults(health: object) -> list[str]:
+    if health is None or (callable(health) and not _is_async(health)):
+        return []
     if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return
-    raise ConfigurationError(
-        f"Guard({target!r}): health={health!r}:"
-        " give an http:// or https:// URL, or a function without arguments"
-    )
+        return []
+    return ["health: give an http:// or https:// URL, or a `def` without arguments"]
 
 
 def _check_function(fn: Callable[..., Any]) -> None:

@@ -69,10 +69,16 @@ def test_a_dead_threads_shard_is_freed_and_its_calls_are_kept() -> None:
         if thread:
             attempt.shard.settle(attempt, OutcomeClass.SUCCESS, 0.1)
     evidence.fold(0.2)
-    evidence.retire(frozenset({1}))
-    assert set(evidence.shards) == {0, 1}  # 0 has an attempt in flight
-    assert evidence.calls == 100
+    evidence.retire(frozenset({1}), 0.2)
+    assert set(evidence.shards) == {1}
+    assert (evidence.calls, evidence.in_flight) == (
+        100,
+        1,
+    )  # thread 0 died with an attempt in flight
     assert evidence.fold(0.3).classes[OutcomeClass.SUCCESS] == 0
+    evidence.retire(frozenset({1}), 20.0)
+    assert (evidence.calls, evidence.in_flight) == (100, 1)
+    assert len(evidence._ended) == 1
 
 
 class Counting(RuleBasedStateMachine):

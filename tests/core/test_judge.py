@@ -34,11 +34,12 @@ class Stream:
 
     seed: int = 1
     now: float = 0.0
-    operation: Operation = field(default_factory=lambda: Operation("get", TIMEOUT, 0.0))
+    timeout: float = TIMEOUT
     flying: list[tuple[float, int, Attempt, OutcomeClass]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
+        self.operation = Operation("get", self.timeout, 0.0)
 
     def run(self, service: Service, rate: float, span: float) -> list[tuple[float, State | None]]:
         """Changes of state as (seconds since the start of this run, state)."""
@@ -54,9 +55,9 @@ class Stream:
                 shard.settle(attempt, class_, self.now)
             elif self.now == arrival:
                 latency, class_ = service(self.chance)
-                if latency > TIMEOUT:
-                    latency, class_ = TIMEOUT, OutcomeClass.UNKNOWN
-                attempt = Attempt(shard, self.now, self.now + TIMEOUT)
+                if latency > self.timeout:
+                    latency, class_ = self.timeout, OutcomeClass.UNKNOWN
+                attempt = Attempt(shard, self.now, self.now + self.timeout)
                 shard.pending[attempt] = None
                 number += 1
                 heappush(self.flying, (self.now + latency, number, attempt, class_))
@@ -161,10 +162,15 @@ def test_a_stall_of_all_calls_for_a_moment_is_no_alarm(seed: int) -> None:
         assert stream.run(healthy, 100, 10) == []
 
 
-def test_a_slow_target_that_answers_is_not_called_unresponsive(seed: int) -> None:
-    stream = Stream(seed)
-    stream.run(healthy, 100, 30)
-    states = {state for _, state in stream.run(lambda _: (0.24, OK), 100, 10)}
+def steady(chance: random.Random) -> Answer:
+    return 0.04 + 0.01 * chance.random(), OK
+
+
+@pytest.mark.parametrize("usual", [healthy, steady])
+def test_a_slow_target_that_answers_is_not_called_unresponsive(usual: Service, seed: int) -> None:
+    stream = Stream(seed, timeout=0.9)
+    stream.run(usual, 50, 30)
+    states = {state for _, state in stream.run(lambda _: (0.42, OK), 50, 10)}
     assert states == {State.DEGRADED}
 
 

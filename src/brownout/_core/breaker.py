@@ -47,11 +47,14 @@ _NO_ANSWER = (OutcomeClass.CANCELLED, OutcomeClass.SHORT, OutcomeClass.LOCAL)
 
 
 class Gate:
-    """One guard's breaker. `chance` gives a number in [0, 1); `mutex` is held for arithmetic only."""
+    """One guard's breaker before one operation.
+
+    `chance` gives a number in [0, 1); `mutex` is held for arithmetic only.
+    """
 
     __slots__ = (
-        "_admitted", "_chance", "_good", "_leases", "_mutex", "_next_lease", "_opens", "_policy", "_wait",
-        "phase", "since", "until",
+        "__weakref__", "_admitted", "_chance", "_good", "_leases", "_mutex", "_next_lease", "_opens",
+        "_policy", "_wait", "phase", "since", "until",
     )  # fmt: skip
 
     def __init__(self, policy: Breaker, mutex: Mutex, chance: Callable[[], float]) -> None:

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import HEADER, header_value
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
 from brownout._core.sketch import BUCKETS, Sketch, bucket
 
+if TYPE_CHECKING:
+    from brownout._core.breaker import Gate
+
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
+GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
 _ZEROS = bytes(8 * BUCKETS)
@@ -32,7 +36,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "began", "deadline", "expired", "inherited", "lease", "phase", "queued", "shard", "shown",
+        "began", "deadline", "expired", "inherited", "phase", "probe", "queued", "shard", "shown",
         "waited_seconds",
     )  # fmt: skip
 
@@ -43,7 +47,7 @@ class Attempt:
         self.waited_seconds = 0.0
         self.phase = Phase.SENDING
         self.queued = False  # waiting for our own pool
-        self.lease: int | None = None  # the breaker's probe, if it is one
+        self.probe: tuple[Gate, int] | None = None  # the breaker's, if it is one, and its lease
         self.inherited = False  # the deadline is the caller's, shorter than the guard's time-out
         self.expired = False  # our timer ended it
         self.shown: Shown | None = None
@@ -76,10 +80,22 @@ class Attempt:
         self.shown = Shown.of(class_, retry_after)
 
 
+class _Seen(NamedTuple):
+    """A shard as the last fold saw it."""
+
+    classes: list[int]
+    answered: array[int]
+    censored: array[int]
+    waited: float
+
+
+_UNSEEN = _Seen([0] * CLASSES, array("Q", _ZEROS), array("Q", _ZEROS), 0.0)
+
+
 class Shard:
     """What one thread's attempts at one operation showed. Written by that thread, read by folds."""
 
-    __slots__ = ("answered", "calls", "censored", "classes", "pending", "waited")
+    __slots__ = ("answered", "calls", "censored", "classes", "pending", "seen", "waited")
 
     def __init__(self) -> None:
         self.pending: dict[Attempt, None] = {}
@@ -88,6 +104,7 @@ class Shard:
         self.answered = array("Q", _ZEROS)
         self.censored = array("Q", _ZEROS)
         self.waited = 0.0
+        self.seen = _UNSEEN  # the fold's, not the thread's
 
     def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
         """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
@@ -160,18 +177,6 @@ class Cell:
         return sum(self.classes) - self.classes[OutcomeClass.LOCAL]
 
 
-class _Seen(NamedTuple):
-    """A shard as the last fold saw it."""
-
-    classes: list[int]
-    answered: array[int]
-    censored: array[int]
-    waited: float
-
-
-_UNSEEN = _Seen([0] * CLASSES, array("Q", _ZEROS), array("Q", _ZEROS), 0.0)
-
-
 def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
     if new == old:
         return []
@@ -181,14 +186,14 @@ def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
 class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
-    __slots__ = ("_pending", "_retired", "_seen", "at", "cells", "shards")
+    __slots__ = ("_calls", "_ended", "_pending", "at", "cells", "shards")
 
     def __init__(self, at: float) -> None:
         self.at = at
-        self._retired = 0
         self.shards: dict[int, Shard] = {}
         self.cells: deque[Cell] = deque(maxlen=CELLS)
-        self._seen: dict[int, _Seen] = {}
+        self._ended: list[tuple[float, Shard]] = []
+        self._calls = 0
         self._pending = 0
 
     def shard(self, thread: int) -> Shard:
@@ -198,7 +203,7 @@ class Evidence:
     @property
     def in_flight(self) -> int:
         """Attempts in flight now."""
-        return sum(len(shard.pending) for shard in list(self.shards.values()))
+        return sum(len(shard.pending) for shard in self._all())
 
     @property
     def settled(self) -> int:
@@ -208,7 +213,10 @@ class Evidence:
     @property
     def calls(self) -> int:
         """First attempts ever admitted (retries are not counted): the budget's income."""
-        return self._retired + sum(shard.calls for shard in list(self.shards.values()))
+        return self._calls + sum(shard.calls for shard in self._all())
+
+    def _all(self) -> list[Shard]:
+        return [*list(self.shards.values()), *(shard for _, shard in self._ended)]
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
@@ -218,8 +226,8 @@ class Evidence:
         ages: list[int] = []
         queued = 0
         waited = 0.0
-        for thread, shard in list(self.shards.items()):
-            old = self._seen.get(thread, _UNSEEN)
+        for shard in self._all():
+            old = shard.seen
             new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
             for index in range(CLASSES):
                 classes[index] += new.classes[index] - old.classes[index]
@@ -230,7 +238,7 @@ class Evidence:
             at_target = [attempt for attempt in pending if not attempt.queued]
             queued += len(pending) - len(at_target)
             ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
-            self._seen[thread] = new
+            shard.seen = new
         in_flight = len(ages) + queued
         started = max(0, sum(classes) + in_flight - self._pending)
         self._pending = in_flight
@@ -243,11 +251,18 @@ class Evidence:
         self.cells[-1].add(tick)
         return tick
 
-    def retire(self, alive: frozenset[int]) -> None:
-        """Free the shards of threads that had ended before the last fold, which has their counts."""
-        for thread in [t for t, s in self.shards.items() if t not in alive and not s.pending]:
-            self._retired += self.shards.pop(thread).calls
-            self._seen.pop(thread, None)
+    def retire(self, alive: frozenset[int], now: float) -> None:
+        """Free the shards of threads that have ended.
+
+        They are folded for a while yet: a thread that took over the number of a dead one may have got its
+        shard in that very moment.
+        """
+        for thread in [thread for thread in list(self.shards) if thread not in alive]:
+            self._ended.append((now + GRACE_SECONDS, self.shards.pop(thread)))
+        for end, shard in self._ended:
+            if end <= now and not shard.pending:
+                self._calls += shard.calls
+        self._ended = [(end, shard) for end, shard in self._ended if end > now or shard.pending]
 
     def window(self) -> Cell:
         """The last 25 to 30 seconds as one cell."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING, Protocol
+from weakref import ReferenceType, ref
 
 from brownout._core.because import ENOUGH_CALLS, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FOLD_SECONDS = 0.1
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
+THREADS = 16  # more shards than these are looked through for threads that have ended
 _NEVER = (OutcomeClass.LOCAL, OutcomeClass.CANCELLED, OutcomeClass.SHORT)
 
 
@@ -54,7 +56,7 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("evidence", "judge", "known", "name", "usual")
+    __slots__ = ("evidence", "gates", "judge", "known", "name", "usual")
 
     def __init__(self, name: str, timeout: float, now: float) -> None:
         self.name = name
@@ -62,6 +64,9 @@ class Operation:
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
+        self.gates: list[
+            ReferenceType[Gate]
+        ] = []  # of every guard that calls it; gone with the guard
 
     @property
     def state(self) -> State | None:
@@ -85,17 +90,28 @@ class Operation:
         self.known = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
         self.usual.learn(tick, suspicious=self.judge.suspicious)
         self.judge.rebase(self.usual.baseline, now)
+        finding = self.judge.finding
+        for reference in list(self.gates):
+            gate = reference()
+            if gate is None:
+                self.gates.remove(reference)
+            elif finding is not None:
+                gate.observe(finding.state, finding.supported_at, now)
 
 
 class Target:
     """What is known of one target, shared by every guard of that name."""
 
-    __slots__ = ("_mutex", "budget", "claim", "gates", "name", "next_fold", "operations", "timeout")
+    __slots__ = (
+        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "timeout",
+    )  # fmt: skip
 
-    def __init__(self, name: str, mutex: Callable[[], Mutex]) -> None:
+    def __init__(
+        self, name: str, mutex: Callable[[], Mutex], alive: Callable[[], frozenset[int]]
+    ) -> None:
         self.name = name
+        self._alive = alive
         self.operations: dict[str, Operation] = {}
-        self.gates: list[Gate] = []
         self.budget = Budget(mutex())
         self.claim: bool | None = None
         self.timeout = inf
@@ -132,14 +148,11 @@ class Target:
 
     def _fold(self, now: float) -> None:
         self.next_fold = now + FOLD_SECONDS
-        state, supported = None, -inf
         for operation in list(self.operations.values()):
+            alive = self._alive() if len(operation.evidence.shards) > THREADS else None
             operation.fold(now)
-            finding = operation.judge.finding
-            if finding is not None and (state is None or finding.state.severity > state.severity):
-                state, supported = finding.state, finding.supported_at
-        for gate in self.gates:
-            gate.observe(state, supported, now)
+            if alive is not None:
+                operation.evidence.retire(alive, now)
 
     def state(self, now: float) -> State | None:
         """The state alone, which costs less than a verdict."""
@@ -174,7 +187,7 @@ def _rank(verdict: Verdict) -> tuple[int, float, str]:
 class Core:
     """One guard's decisions: may an attempt start, what did it show, may it be tried again."""
 
-    __slots__ = ("_chance", "gate", "limit", "policy", "target")
+    __slots__ = ("_chance", "_mutex", "gates", "limit", "policy", "target")
 
     def __init__(
         self,
@@ -186,10 +199,23 @@ class Core:
         self.policy = policy
         self.target = target
         self.limit = Limit(policy.limit) if policy.limit else None
-        self.gate = Gate(policy.breaker, mutex(), chance) if policy.breaker else None
+        self.gates: dict[Operation, Gate] = {}
+        self._mutex = mutex
         self._chance = chance
-        if self.gate is not None:
-            target.gates.append(self.gate)
+
+    def gate(self, operation: Operation) -> Gate | None:
+        """This guard's gate before an operation; None without a breaker.
+
+        One an operation: if only one kind of call hangs, the others go on.
+        """
+        gate = self.gates.get(operation)
+        if gate is not None or self.policy.breaker is None:
+            return gate
+        new = Gate(self.policy.breaker, self._mutex(), self._chance)
+        gate = self.gates.setdefault(operation, new)
+        if gate is new:
+            operation.gates.append(ref(new))
+        return gate
 
     def admit(
         self, operation: Operation, thread: int, now: float, deadline: float, *, first: bool = True
@@ -202,12 +228,11 @@ class Core:
             self.target.tick(now)
         if now >= deadline:
             return self._passed()
-        lease = None
-        gate = self.gate
+        gate, lease = self.gates.get(operation) or self.gate(operation), None
         if gate is not None and gate.phase is not CLOSED:
             admitted, lease = gate.admit(now)
             if not admitted:
-                return self._open(gate, now)
+                return self._open(operation, gate, now)
         if self.limit is not None and not self.limit.take():
             if lease is not None and gate is not None:
                 gate.give_back(lease)
@@ -217,7 +242,8 @@ class Core:
         if deadline < attempt.deadline:
             attempt.deadline = deadline
             attempt.inherited = True
-        attempt.lease = lease
+        if lease is not None and gate is not None:
+            attempt.probe = gate, lease
         if first:
             shard.calls += 1
         shard.pending[attempt] = None
@@ -229,8 +255,9 @@ class Core:
             return False
         if self.limit is not None:
             self.limit.give()
-        if attempt.lease is not None and self.gate is not None:
-            self.gate.settle(attempt.lease, class_, now)
+        if attempt.probe is not None:
+            gate, lease = attempt.probe
+            gate.settle(lease, class_, now)
         if now >= self.target.next_fold:
             self.target.tick(now)
         return True
@@ -265,12 +292,14 @@ class Core:
         )
         return DeadlinePassed(message, target=name, state=self._state())
 
-    def _open(self, gate: Gate, now: float) -> Refused:
-        name, state, after = self.target.name, self._state(), gate.retry_after(now)
+    def _open(self, operation: Operation, gate: Gate, now: float) -> Refused:
+        name, state, after = self.target.name, operation.state, gate.retry_after(now)
+        what = f"{name}.{operation.name}"
+        bad = state is not None and state is not State.HEALTHY
         seen = (
-            f"{name} was judged {state.name}"
-            if state
-            else f"{name} is being let in again step by step"
+            f"{what} was judged {state.name}"
+            if bad and state
+            else f"{what} is being let in step by step"
         )
         message = f"{name}: not sent, because {seen}; ask again in {after:.1f} s, or use a fallback"
         return BreakerOpen(message, target=name, state=state, retry_after=after)

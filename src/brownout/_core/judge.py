@@ -33,6 +33,7 @@ RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
+SILENT_CALLS = 3  # so many must have been silent for long enough before a target is UNRESPONSIVE
 SURGE = 1.25  # load explains slowness only if it is above the usual by so much
 
 # What a call can show, by column: answered at level 0 to 4, late; failed, overloaded, refused; and "has
@@ -126,6 +127,8 @@ _SHARES = (
     ("refused", (0.04, 0.15, 0.4), {REFUSED: 1.0}, State.DEGRADED),
     ("refused", (0.7, 0.97), {REFUSED: 1.0}, State.CRASHED),
 )
+_BEYOND = ((1, 0.92), (2, 0.5), (2, 0.85), (3, 0.3), (3, 0.7), (3, 0.95))
+_TAIL_SHARES = (0.05, 0.15, 0.4, 0.7)
 _TAIL = {3: 0.1, 4: 0.4, LATE: 0.4, _SILENT: 0.1}
 _SLOW = {3: 0.05, 4: 0.35, LATE: 0.55, _SILENT: 0.05}
 
@@ -148,11 +151,10 @@ def modes(base: Baseline) -> tuple[list[Mode], list[tuple[float, ...]]]:
     if not base.cold:
         for theta in (0.65, 0.4, 0.2, 0.07):
             add("shift", theta, State.DEGRADED, _shifted(rough, theta), rough)
-        for level, shares in ((1, (0.92,)), (2, (0.5, 0.85)), (3, (0.3, 0.7, 0.95))):
-            for share in shares:
-                add("shift", share, State.DEGRADED, _beyond(rough, level, share), rough)
+        for level, share in _BEYOND:
+            add("shift", share, State.DEGRADED, _beyond(rough, level, share), rough)
         add("shift", 0.97, State.DEGRADED, _mixed(rough, 0.97, _SLOW), rough)
-        for share in (0.05, 0.15, 0.4, 0.7):
+        for share in _TAIL_SHARES:
             if share >= 3 * base.rough[3]:  # else a rough but ordinary stretch would show it
                 add("tail", share, State.DEGRADED, _mixed(plain, share, _TAIL), plain)
     return table, [_columns(plain), _columns(rough)]
@@ -165,8 +167,8 @@ class Judge:
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scores",
-        "_sticky", "_supported", "_table", "_waiting", "_zero", "finding", "seen",
+        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scored",
+        "_scores", "_sticky", "_supported", "_table", "_waiting", "_zero", "finding", "seen",
     )  # fmt: skip
 
     def __init__(self, base: Baseline, now: float) -> None:
@@ -174,6 +176,7 @@ class Judge:
         self._table, self._nulls = modes(base)
         self._rows: deque[Row] = deque(maxlen=64)
         self._waiting = [0] * COLUMNS
+        self._scored = [0.0] * COLUMNS
         self._probation = -inf
         self.seen = 0
         self._reset(now)
@@ -208,11 +211,13 @@ class Judge:
     def step(self, tick: Tick) -> Finding | None:
         """Take in a tick; the finding, or None while nothing is wrong."""
         calls, waiting = self._count(tick)
-        moved = [c + w - old for c, w, old in zip(calls, waiting, self._waiting, strict=True)]
+        moved = [c + w - old for c, w, old in zip(calls, waiting, self._scored, strict=True)]
         self._waiting = waiting
         self._rows.append(Row(tick, calls))
         self.seen += sum(calls)
-        gains = self._gains(moved)
+        gains, part = self._gains(moved)
+        # What went beyond one tick's most is scored at the next, if it waits even then.
+        self._scored = [s + part * (w - s) for s, w in zip(self._scored, waiting, strict=True)]
         threshold = self._threshold(tick.at)
         for index, gain in enumerate(gains):
             score = min(max(0.0, self._scores[index] + gain), threshold + 6)
@@ -246,13 +251,15 @@ class Judge:
                 waiting[WAITING + level[index]] += 1
         return calls, waiting
 
-    def _gains(self, moved: list[int]) -> list[float]:
+    def _gains(self, moved: list[float]) -> tuple[list[float], float]:
+        """What the tick adds to each score, and which part of its calls that is."""
         columns = [(index, count) for index, count in enumerate(moved) if count]
         gains = [sum(count * mode.nats[index] for index, count in columns) for mode in self._table]
         # However many calls one stall holds up, one tick may not decide.
         most = max(self._threshold(self._supported) / 6, MOST_NATS)
         top = max(gains)
-        return [gain * most / top for gain in gains] if top > most else gains
+        part = most / top if top > most else 1.0
+        return [gain * part for gain in gains], part
 
     def _threshold(self, now: float) -> float:
         rate = self._base.rate or self._rate()
@@ -333,8 +340,12 @@ class Judge:
         ended = sum(calls[:9])
         seconds = sum(row.tick.seconds for row in rows)
         state = mode.state
-        if not ended and sum(self._waiting[WAITING + 1 :]) >= 10:
-            state = State.UNRESPONSIVE  # many are due, and none comes
+        silent = calls[WAITING + LATE] + self._waiting[WAITING + LATE]
+        if not ended and silent >= SILENT_CALLS:
+            state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
+        elif state is State.UNRESPONSIVE and silent < max(SILENT_CALLS, ended):
+            # Slow to answer, so far: most of those that are old enough to tell did answer.
+            state = State.DEGRADED
         surge = self._surge(rows, seconds)
         if mode.kind == "overload" or (surge and ended > sum(self._waiting[WAITING + 1 :])):
             self._sticky = True

@@ -1,0 +1,52 @@
+"""How soon each state is named at 100 calls/s, and how often the judge cries wolf: virtual time.
+
+`python -m bench.detection [--seeds 20]`. The service is lognormal, 20 ms, sd 0.5, 1 % five times slower,
+0.2 % failing; the guard's time-out is 0.5 s. What the judge sees is made up; the judge is the real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import median
+
+from brownout import State
+from tests.core.test_judge import FAIL, HUNG, REFUSED, SHED, Stream, healthy, hump, slower, some
+
+FAULTS = [
+    ("30 % fail", State.DEGRADED, some(0.3, (0.01, FAIL)), 100),
+    ("30 % answer after 0.3 s", State.DEGRADED, hump, 100),
+    ("40 % hang", State.DEGRADED, some(0.4, HUNG), 100),
+    ("5 times slower", State.DEGRADED, slower(5), 100),
+    ("36 % turned away, load x1.5", State.OVERLOADED, some(0.36, (0.001, SHED)), 150),
+    ("5 times slower, load x1.6", State.OVERLOADED, slower(5), 160),
+    ("all hang", State.UNRESPONSIVE, some(1.0, HUNG), 100),
+    ("all refused", State.CRASHED, some(1.0, (0.001, REFUSED)), 100),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.detection", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    options = parser.parse_args()
+    print(f"{'fault':30}{'state':14}{'median s':>9}{'worst s':>9}{'back, median':>14}{'worst':>7}")
+    for name, state, service, rate in FAULTS:
+        named, back = [], []
+        for seed in range(options.seeds):
+            stream = Stream(seed)
+            stream.run(healthy, 100, 30)
+            changes = stream.run(service, rate, 10)
+            named.append(next((at for at, seen in changes if seen is state), float("inf")))
+            after = stream.run(healthy, 100, 20)
+            back.append(next((at for at, seen in after if seen is State.HEALTHY), float("inf")))
+        print(
+            f"{name:30}{state.name:14}{median(named):9.2f}{max(named):9.2f}{median(back):14.2f}{max(back):7.2f}"
+        )
+    alarms = 0
+    for seed in range(options.seeds):
+        changes = Stream(seed).run(healthy, 100, 600)
+        alarms += sum(seen not in {State.HEALTHY, None} for _, seen in changes)
+    print(f"false alarms in {options.seeds} x 10 minutes of healthy calls: {alarms}")
+
+
+if __name__ == "__main__":
+    main()

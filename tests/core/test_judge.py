@@ -112,7 +112,7 @@ CASES = [
     ("20 % refused", some(0.2, (0.001, REFUSED)), 100, State.DEGRADED, 1.0, "refused at once"),
     ("36 % shed", some(0.36, (0.001, SHED)), 150, State.OVERLOADED, 1.0, "turned away"),
     ("more load, slower", slower(5), 160, State.OVERLOADED, 2.5, "more load than usual"),
-    ("all hang", some(1.0, HUNG), 100, State.UNRESPONSIVE, 1.5, "got no answer"),
+    ("all hang", some(1.0, HUNG), 100, State.UNRESPONSIVE, 1.5, "was answered"),
     ("90 % hang", some(0.9, HUNG), 100, State.UNRESPONSIVE, 2.0, "got no answer"),
     ("crash", some(1.0, (0.001, REFUSED)), 100, State.CRASHED, 0.6, "nobody listens"),
     ("crash, few calls", some(1.0, (0.001, REFUSED)), 10, State.CRASHED, 3.0, "nobody listens"),

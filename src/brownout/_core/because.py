@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.judge import ERROR, OVERLOAD, REFUSED, WAITING, Finding
+from brownout._core.judge import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING, Finding, Row
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, Sketch, bucket
 from brownout._core.state import State
@@ -15,6 +15,7 @@ from brownout._core.usual import LATE, Baseline
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
 
+POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY
 SHAPE_EDGES = (0.001, 0.0025, 0.0063, 0.016, 0.04, 0.1, 0.25, 0.63, 1.6, 4.0)  # 1 ms to 10 s, log
 
@@ -86,9 +87,10 @@ def judged(
     base: Baseline,
     finding: Finding | None,
     state: State | None,
+    rows: tuple[Row, ...],
     claim: bool | None,  # noqa: FBT001 - three values
 ) -> Verdict:
-    """The verdict on one operation."""
+    """The verdict on one operation; `rows` are the judge's latest, which a healthy verdict tells of."""
     window = evidence.window()
     numbers = _numbers(window, evidence, base)
     if finding is not None:
@@ -96,7 +98,9 @@ def judged(
         if claim:
             because += "; its health check says ok"
     elif state is not None:
-        because = _healthy(window, base)
+        because = _healthy(_recent(rows, [0] * COLUMNS), base)
+    elif window.calls >= ENOUGH_CALLS:
+        because = f"no evidence: {window.calls} calls in 30 s are too few to tell what is wrong"
     else:
         because = f"no evidence: {window.calls} calls in 30 s, {ENOUGH_CALLS} are needed"
     return Verdict(
@@ -158,19 +162,6 @@ _SHAPE_OF = [
 ]
 
 
-def _healthy(window: Cell, base: Baseline) -> str:
-    ok = window.classes[OutcomeClass.SUCCESS]
-    p99 = window.sketch.quantile(0.99)
-    text = (
-        f"{share(ok, window.calls)} of {window.calls} calls in 30 s are right, p99 {seconds(p99)}"
-    )
-    return (
-        f"{text} (usual {seconds(base.p99)})"
-        if not base.cold
-        else f"{text}; still learning what is usual"
-    )
-
-
 class _Recent(NamedTuple):
     """The calls that decided, added up: what the sentences speak of."""
 
@@ -180,6 +171,7 @@ class _Recent(NamedTuple):
     sketch: Sketch
     span: float
     started: int
+    queued: float
 
     @property
     def calls(self) -> int:
@@ -190,24 +182,43 @@ class _Recent(NamedTuple):
         return self.started / self.span
 
 
-def _recent(finding: Finding) -> _Recent:
-    counts = [sum(column) for column in zip(*(row.calls for row in finding.rows), strict=True)]
+def _recent(rows: tuple[Row, ...], waiting: list[int]) -> _Recent:
+    counts = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)] or [
+        0
+    ] * COLUMNS
     sketch = Sketch()
-    for row in finding.rows:
+    for row in rows:
         for index, count in row.tick.answered:
             sketch.answered[index] += count
-    span = max(0.1, sum(row.tick.seconds for row in finding.rows))
-    started = sum(row.tick.started for row in finding.rows)
-    waiting = sum(finding.waiting[WAITING + 1 :])
-    return _Recent(sum(counts), waiting, counts, sketch, span, started)
+    span = max(0.1, sum(row.tick.seconds for row in rows))
+    started = sum(row.tick.started for row in rows)
+    queued = sum(row.tick.waited for row in rows)
+    return _Recent(sum(counts), sum(waiting[WAITING + 1 :]), counts, sketch, span, started, queued)
+
+
+def _healthy(recent: _Recent, base: Baseline) -> str:
+    right = sum(recent.counts[: LATE + 1])
+    median = seconds(recent.sketch.quantile(0.5))
+    text = f"{right} of {recent.ended} calls {_span(recent)} are right"
+    text += f", {median} at the median" if right else ""
+    return (
+        f"{text} (usual {seconds(base.p50)})"
+        if not base.cold
+        else f"{text}; still learning what is usual"
+    )
 
 
 def _sentence(finding: Finding, base: Baseline) -> str:
-    recent = _recent(finding)
+    recent = _recent(finding.rows, finding.waiting)
     text = _SENTENCES[finding.kind](finding, recent, base)
     if finding.kind in {"silent", "shift", "tail"}:
         text += _load(finding, recent, base)
-    return text
+    wait = recent.queued / max(1, recent.ended)
+    return (
+        f"{text}; before that calls wait {seconds(wait)} for our own pool"
+        if wait > POOL_SECONDS
+        else text
+    )
 
 
 def _span(recent: _Recent) -> str:
@@ -232,13 +243,17 @@ def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
 
 def _silent(finding: Finding, recent: _Recent, base: Baseline) -> str:
     silent = recent.counts[WAITING + LATE] + finding.waiting[WAITING + LATE]
-    slow = sum(recent.counts[WAITING + 1 :]) + recent.waiting
-    silent = silent or slow
-    text = (
-        f"{silent} of {recent.calls} calls {_span(recent)} were sent and got no answer"
-        f" within {seconds(base.silent_after)}"
-    )
-    text += f" (usual p99 {seconds(base.p99)})" if not base.cold else ""
+    usual = f" (usual p99 {seconds(base.p99)})" if not base.cold else ""
+    answered = sum(recent.counts[: LATE + 1])
+    if not silent:
+        waiting = sum(recent.counts[WAITING + 1 :]) + recent.waiting
+        calls = f"{waiting} of {recent.calls} calls {_span(recent)}"
+        return f"{calls} wait longer than usual for an answer{usual}"
+    if not answered:
+        text = f"none of {recent.calls} calls {_span(recent)} was answered;"
+        return f"{text} {silent} of them have waited {seconds(base.silent_after)} or longer{usual}"
+    text = f"{silent} of {recent.calls} calls {_span(recent)} were sent and got no answer"
+    text += f" within {seconds(base.silent_after)}{usual}"
     return text + (_rest(recent) if finding.state is State.DEGRADED else "")
 
 
@@ -269,17 +284,21 @@ def _overload(_: Finding, recent: _Recent, base: Baseline) -> str:
 
 
 def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
-    slow_levels = (3, 4, LATE)
-    slow = sum(recent.counts[level] for level in slow_levels) + sum(recent.counts[WAITING + 3 :])
-    slow += sum(finding.waiting[WAITING + 3 :])
-    fast = recent.counts[0] + recent.counts[1] + recent.counts[2]
     limit = base.thresholds[2]
+    slow = sum(recent.counts[3 : LATE + 1]) + sum(recent.counts[WAITING + 3 :])
+    slow += sum(finding.waiting[WAITING + 3 :])
+    fast = sum(recent.counts[:3])
+    usual = f"(usual: 1 % at most longer than {seconds(limit)})"
     if slow and fast >= 0.1 * recent.calls and finding.kind == "tail":
-        body = seconds(_median(recent.sketch, below=limit))
+        body, hump = _halves(recent.sketch, bucket(limit))
+        rest = (
+            f"take {seconds(hump.quantile(0.5))}"
+            if hump.count
+            else f"wait {seconds(limit)} or longer"
+        )
         return (
-            f"two humps: {share(fast, recent.calls)} of calls answer in {body},"
-            f" {share(slow, recent.calls)} take or wait {seconds(limit)} or longer"
-            f" (usual 1 % at most)"
+            f"two humps: {share(fast, recent.calls)} of calls answer in {seconds(body.quantile(0.5))},"
+            f" {share(slow, recent.calls)} {rest} {usual}"
         )
     return (
         f"calls take {seconds(recent.sketch.quantile(0.5))} at the median (usual {seconds(base.p50)}),"
@@ -287,10 +306,12 @@ def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
     )
 
 
-def _median(sketch: Sketch, *, below: float) -> float:
-    body = Sketch()
-    body.answered[: bucket(below)] = sketch.answered[: bucket(below)]
-    return body.quantile(0.5)
+def _halves(sketch: Sketch, at: int) -> tuple[Sketch, Sketch]:
+    """The answers below a bucket, and those from it on."""
+    low, high = Sketch(), Sketch()
+    low.answered[:at] = sketch.answered[:at]
+    high.answered[at:] = sketch.answered[at:]
+    return low, high
 
 
 _SENTENCES = {

@@ -78,7 +78,8 @@ class Operation:
     def verdict(self, target: str, claim: bool | None) -> Verdict:  # noqa: FBT001
         """The state with its reason."""
         finding, base = self.judge.finding, self.usual.baseline
-        return judged(target, self.name, self.evidence, base, finding, self.state, claim)
+        rows = self.judge.recent()
+        return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
 
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
@@ -87,7 +88,9 @@ class Operation:
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(now)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
-        self.known = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
+        enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
+        # Nor is anything called HEALTHY for the first time while it looks ill.
+        self.known = enough and (self.known or not self.judge.suspicious)
         self.usual.learn(tick, suspicious=self.judge.suspicious)
         self.judge.rebase(self.usual.baseline, now)
         finding = self.judge.finding

@@ -167,8 +167,8 @@ class Judge:
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scored",
-        "_scores", "_sticky", "_supported", "_table", "_waiting", "_zero", "finding", "seen",
+        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scores",
+        "_sticky", "_supported", "_table", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
     )  # fmt: skip
 
     def __init__(self, base: Baseline, now: float) -> None:
@@ -178,6 +178,7 @@ class Judge:
         self._waiting = [0] * COLUMNS
         self._scored = [0.0] * COLUMNS
         self._probation = -inf
+        self._well_since = -inf
         self.seen = 0
         self._reset(now)
 
@@ -191,11 +192,16 @@ class Judge:
         self._good = [0] * COLUMNS
         self._supported = now
         self._sticky = False
+        self._told = 0
 
     @property
     def suspicious(self) -> bool:
         """Whether some mode has gathered evidence: such time is not learned as usual."""
         return self.finding is not None or max(self._scores) >= SUSPICIOUS_NATS
+
+    def recent(self) -> tuple[Row, ...]:
+        """The latest ticks (two seconds, or twenty calls), after a recovery only those since."""
+        return self._recent(self._rows[-1].tick.at, self._well_since) if self._rows else ()
 
     def rebase(self, base: Baseline, now: float) -> None:
         """Judge against a new baseline. Scores start anew; while something is wrong, nothing changes."""
@@ -307,6 +313,7 @@ class Judge:
         if self._reverse >= RECOVERED_NATS:
             _, nats = self._best([a + b for a, b in zip(self._good, self._waiting, strict=True)])
             if nats <= CLEAR_NATS:
+                self._well_since = self._supported
                 self._reset(now)
                 self._probation = now + PROBATION_SECONDS
                 return
@@ -317,17 +324,26 @@ class Judge:
         rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
         calls = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
         everything = [a + b for a, b in zip(calls, self._waiting, strict=True)]
+        told = sum(everything)
+        if self.finding is not None and told < min(self._told, RECENT_CALLS // 2):
+            # So few calls are made now (the breaker is open) that they say less than those that decided.
+            self.finding = self.finding._replace(supported_at=self._supported)
+            return
         best, nats = self._best(everything)
-        if best != self._current and nats > CLEAR_NATS and self._clearer(best, everything):
+        if nats > CLEAR_NATS and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
         mode = self._table[self._current]
         state = self._state(mode, rows, calls)
-        waiting = self._waiting
-        if self.finding is not None and self._reverse and sum(everything) < RECENT_CALLS:
-            # So few calls are made now (the breaker is open) that they say less than those that decided.
-            rows, waiting = self.finding.rows, self.finding.waiting
+        self._told = told
         self.finding = Finding(
-            state, mode.kind, mode.extent, self._onset, self._supported, rows, waiting, self._sticky
+            state,
+            mode.kind,
+            mode.extent,
+            self._onset,
+            self._supported,
+            rows,
+            self._waiting,
+            self._sticky,
         )
 
     def _clearer(self, best: int, calls: list[int]) -> bool:

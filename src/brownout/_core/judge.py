@@ -167,8 +167,9 @@ class Judge:
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scores",
-        "_sticky", "_supported", "_table", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
+        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scored",
+        "_scores", "_sticky", "_supported", "_table", "_told", "_waiting", "_well_since", "_zero",
+        "finding", "seen",
     )  # fmt: skip
 
     def __init__(self, base: Baseline, now: float) -> None:
@@ -244,9 +245,7 @@ class Judge:
         for index, count in tick.censored:
             if level[index]:
                 calls[WAITING + level[index]] += count
-        if (
-            cold
-        ):  # without a usual, what timed out was silent for as long as anybody was ready to wait
+        if cold:  # without a usual, what timed out was silent as long as anybody was ready to wait
             calls[WAITING + LATE] = max(calls[WAITING + LATE], tick.classes[OutcomeClass.UNKNOWN])
         calls[ERROR] = tick.classes[OutcomeClass.FAILURE]
         calls[OVERLOAD] = tick.classes[OutcomeClass.OVERLOAD]

@@ -8,6 +8,7 @@ thread of its own, so that one that hangs delays no other.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -96,7 +97,7 @@ class _Judging:
         for listener in list(self.listeners):
             try:
                 listener(change)
-            except Exception:
+            except BaseException:  # SystemExit too: nobody but the judge lives on this thread
                 log.exception("a listener of on_change failed; the others are told all the same")
 
 
@@ -228,6 +229,23 @@ def stop() -> None:
             health.wake.set()
         _health.clear()
         _asked.clear()
+
+
+def _forked() -> None:
+    """A forked child has none of our threads; what was asked for before holds for it too."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _judging.lock, _judging.wake, _judging.thread = threading.Lock(), threading.Event(), None
+    _judging.states.clear()
+    _health.clear()
+    if _watching.is_set():
+        watch()
+    elif _judging.listeners:
+        _judging.start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def forget(listener: Callable[[Change], object]) -> None:

@@ -1,0 +1,1 @@
+"""What was seen, as lines of text and as JSON. Pure: nothing here reads, waits or writes."""

@@ -1,0 +1,96 @@
+from itertools import permutations
+
+import pytest
+
+from brownout import State
+from brownout._core.view import absence, rows
+from tests.fleet.sample import NOW, observer, only, seen
+
+LATE = NOW - 5.1
+
+
+def test_the_worst_state_leads_with_its_own_sentence() -> None:
+    one = seen(State.DEGRADED, by=observer("a"), because="a hump")
+    other = seen(State.CRASHED, by=observer("b"), because="nobody listens")
+    third = seen(State.HEALTHY, by=observer("c"))
+    for group in permutations([one, other, third]):
+        row = only(rows(group, NOW))
+        assert row.state is State.CRASHED
+        assert row.because == "nobody listens"
+        assert row.observer == observer("b")
+        assert (row.seen_by, row.observers) == (1, 3)
+        assert row.ill
+
+
+def test_observers_without_evidence_are_not_counted() -> None:
+    group = [seen(State.DEGRADED, by=observer(name)) for name in ("a", "b")]
+    row = only(rows([*group, seen(None, by=observer("c"))], NOW))
+    assert (row.seen_by, row.observers) == (2, 2)
+    assert len(row.fresh) == 3
+
+
+def test_a_stale_observer_is_no_evidence() -> None:
+    stale = seen(State.CRASHED, by=observer("a", written=LATE))
+    row = only(rows([stale, seen(State.HEALTHY, by=observer("b"))], NOW))
+    assert row.state is State.HEALTHY
+    assert row.stale == (stale,)
+    assert (row.observers, row.in_flight, row.unanswered) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("written", "ended", "why"),
+    [
+        (LATE, None, "no evidence: load (pid 7) has not been heard of for 5.1 s"),
+        (LATE, LATE, "no evidence: load (pid 7) ended 5.1 s ago"),
+        (NOW + 60, None, "no evidence: load (pid 7) wrote at a time that is 60 s ahead"),
+    ],
+)
+def test_when_all_are_stale_there_is_no_evidence(
+    written: float, ended: float | None, why: str
+) -> None:
+    row = only(rows([seen(State.CRASHED, by=observer(written=written, ended=ended))], NOW))
+    assert row.state is None
+    assert not row.ill
+    assert row.because == why
+    assert row.verdict is None
+
+
+def test_five_seconds_are_not_yet_stale() -> None:
+    assert (
+        only(rows([seen(State.CRASHED, by=observer(written=NOW - 5))], NOW)).state is State.CRASHED
+    )
+
+
+def test_a_contradiction_is_one_as_soon_as_one_observer_has_it() -> None:
+    a = seen(State.DEGRADED, by=observer("a"), claim=True)
+    b = seen(State.UNRESPONSIVE, by=observer("b"), claim=False)
+    row = only(rows([a, b], NOW))
+    assert row.contradiction
+    assert row.claim is False
+    assert not only(rows([b], NOW)).contradiction
+    assert only(rows([seen(State.HEALTHY)], NOW)).claim is None
+
+
+def test_calls_in_flight_and_unanswered_are_added_up() -> None:
+    row = only(
+        rows([seen(by=observer("a"), in_flight=2), seen(by=observer("b"), in_flight=5)], NOW)
+    )
+    assert (row.in_flight, row.unanswered) == (7, 6)
+
+
+def test_rows_stand_from_worst_to_unknown_then_by_name() -> None:
+    states = {"b": State.HEALTHY, "a": State.HEALTHY, "c": None, "d": State.OVERLOADED}
+    table = rows([seen(state, target=name) for name, state in states.items()], NOW)
+    assert [row.target for row in table] == ["d", "a", "b", "c"]
+
+
+def test_a_target_that_nobody_called_says_so() -> None:
+    row = only(rows([seen()._replace(verdicts=())], NOW))
+    assert row.because == "no evidence: it has not been called"
+
+
+def test_an_absence_names_its_process() -> None:
+    assert (
+        absence(observer("shop", written=NOW - 12), NOW)
+        == "shop (pid 7) has not been heard of for 12 s"
+    )

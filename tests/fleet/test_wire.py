@@ -1,0 +1,146 @@
+import json
+from math import inf
+from typing import Any
+
+import pytest
+
+from brownout import State
+from brownout.fleet import wire
+from tests.fleet.sample import NOW, observer, verdict
+
+
+def body(**changed: Any) -> str:
+    told = json.loads(wire.write([verdict(State.DEGRADED)], lambda instant: instant))
+    return json.dumps(told | changed)
+
+
+def operation(**changed: Any) -> str:
+    told = json.loads(body())
+    told["operations"][0] |= changed
+    return json.dumps(told)
+
+
+def test_what_is_written_is_read() -> None:
+    told = [verdict(State.DEGRADED, claim=True, p99=inf), verdict(operation="write", claim=True)]
+    seen = wire.read(observer(), "quotes", wire.write(told, lambda instant: instant))
+    assert seen.verdicts == tuple(told)
+    assert (seen.claim, seen.in_flight, seen.left_out) == (True, 4, 0)
+    assert seen.contradiction
+
+
+def test_instants_become_wall_seconds() -> None:
+    seen = wire.read(observer(), "quotes", wire.write([verdict()], lambda instant: instant + 5))
+    assert (seen.verdicts[0].since, seen.verdicts[0].at) == (NOW - 31, NOW + 5)
+
+
+def test_a_target_without_calls_has_an_empty_body() -> None:
+    seen = wire.read(observer(), "quotes", wire.write([], lambda instant: instant))
+    assert (seen.state, seen.verdicts, seen.claim) == (None, (), None)
+
+
+def test_a_body_is_bounded_and_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [verdict(operation=f"op {n}" + "x" * 10_000, because="y" * 10_000) for n in range(33)]
+    text = wire.write(many, lambda instant: instant)
+    assert len(text) <= wire.MOST_BODY_BYTES
+    monkeypatch.setattr(wire, "MOST_BODY_BYTES", 5000)
+    seen = wire.read(observer(), "quotes", wire.write(many, lambda instant: instant))
+    assert seen.left_out + len(seen.verdicts) == 33
+    assert 0 < len(seen.verdicts) < 33
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("quotes", "quotes"),
+        ("café 数", "café 数"),
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x9b2Jx\x1bcy\x1b(Bz", "xyz"),
+        ("a\nb\tc\r\x00d\x7f", "a b c d"),
+        ("\u202egnp\u2066.exe\u200b\ufeff", "gnp.exe"),
+        ("a\u2028b\u3000c", "a b c"),
+        ("\ud800x", "x"),
+        ("x" * 101, "x" * 99 + "…"),
+    ],
+)
+def test_a_text_can_do_nothing_to_a_terminal(text: str, plain: str) -> None:
+    assert wire.clean(text) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        "[" * 60_000,
+        '{"claim": ' + "[" * 30_000,
+        body(claim="yes"),
+        body(claim=1),
+        body(operations={}),
+        body(operations=[[]]),
+        body(operations=[None] * 34),
+        body(left_out=None),
+        body(left_out="1"),
+        operation(state="GREEN"),
+        operation(state=1),
+        operation(because=None),
+        operation(operation=["x"]),
+        operation(operation="x" * 401),
+        operation(extent=True),
+        operation(extent=1e300),
+        operation(extent=10**400),
+        operation(since="soon"),
+        operation(numbers=[["calls", 1, None]]),
+        operation(numbers=[["calls", "many", None, "1"]]),
+        operation(numbers=[["calls", 1, None, "1"]] * 65),
+        operation(shape=[1] * 65),
+        operation(shape=[-1]),
+        operation(shape=["█"]),
+        operation(extent=float("nan")),
+        operation(extent=float("inf")),
+        body().replace("0.25", "1e999"),
+        "x" * 70_000,
+        7,
+        None,
+        b"{}",
+    ],
+)
+def test_what_nobody_of_ours_has_written_is_a_value_error(text: object) -> None:
+    with pytest.raises(ValueError):
+        wire.read(observer(), "quotes", text)
+
+
+def test_sentences_and_names_are_cleaned() -> None:
+    text = operation(because="\x1b[2Jall\nis well" + "!" * 1000, operation="\u202eread")
+    seen = wire.read(observer(), "\x1b[31mquotes", text)
+    assert seen.target == "quotes"
+    assert seen.verdicts[0].operation == "read"
+    assert seen.verdicts[0].because.startswith("all is well!")
+    assert len(seen.verdicts[0].because) == wire.SENTENCE_CHARACTERS
+
+
+ROW = ("id", "load", "zone", "host", 7, 1.0, 2.0, None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (None, *ROW[1:]),
+        (*ROW[:1], b"load", *ROW[2:]),
+        (*ROW[:4], "7", *ROW[5:]),
+        (*ROW[:6], None, *ROW[7:]),
+        (*ROW[:7], "then", *ROW[8:]),
+        ROW[:-1],
+    ],
+)
+def test_an_observer_of_wrong_types_is_a_value_error(row: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError):
+        wire.observer(row)
+
+
+def test_an_observer_is_cleaned() -> None:
+    assert wire.observer(("id", "\x1b[1m", *ROW[2:])).name == "?"
+    assert wire.observer(ROW)[:5] == ("id", "load", "zone", "host", 7)

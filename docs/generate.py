@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 import brownout
 import brownout.ext.httpx
 import brownout.testing
-from brownout import BrownoutError, State
+from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
+MADE = {"Breaker", "FakeClock", "Guard", "Retry", "Transport", "deadline"}  # by users
 VERBS = ("demo", "status", "watch", "explain")
 
 
@@ -29,8 +31,9 @@ def signature(thing: Any) -> str:
         text = str(inspect.signature(thing))
     except (TypeError, ValueError):
         return ""
-    # A default that is a policy would print its address-free but long repr; keep what a reader needs.
-    return text.replace("brownout._core.policy.", "").replace("brownout._core.state.", "")
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are strings
+    text = re.sub(r"brownout(\.\w+)*\.(?=[A-Z])", "", text)
+    return text.replace("(self, ", "(").replace("(self)", "()")
 
 
 def members(class_: type) -> list[tuple[str, Any]]:
@@ -44,13 +47,9 @@ def members(class_: type) -> list[tuple[str, Any]]:
 
 
 def entry(name: str, thing: Any) -> list[str]:
-    shown = signature(thing) if inspect.isfunction(thing) or inspect.isclass(thing) else ""
-    is_value = inspect.isclass(thing) and (
-        issubclass(thing, (State, BrownoutError)) or hasattr(thing, "_fields")
-    )
     lines = [f"## `{name}`", ""]
-    if shown and not is_value and "=" not in repr(getattr(thing, "__members__", "")):
-        lines += ["```python", f"{name.rpartition('.')[2]}{shown}", "```", ""]
+    if name.rpartition(".")[2] in MADE or inspect.isfunction(thing):
+        lines += ["```python", f"{name.rpartition('.')[2]}{signature(thing)}", "```", ""]
     lines += [inspect.getdoc(thing) or "", ""]
     if inspect.isclass(thing) and hasattr(thing, "__members__"):
         lines += [f"`{'` `'.join(thing.__members__)}`", ""]

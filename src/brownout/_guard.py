@@ -37,6 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_TARGETS = 1024
+_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _lock = threading.Lock()
@@ -337,12 +338,13 @@ def _health_faults(health: object) -> list[str]:
 
 
 def _check_function(fn: Callable[..., Any]) -> None:
-    inner = inspect.unwrap(fn)
+    inner: Any = inspect.unwrap(fn)
     while isinstance(inner, functools.partial):
         inner = inner.func
     if inspect.isclass(inner):
         raise TypeError(f"{_name(fn)} is a class: guard the function that does the call")
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+    called = getattr(inner.__class__, "__call__", None)  # noqa: B004 - its kind is asked
+    if any(kind(one) for kind in _GENERATORS for one in (inner, called)):
         raise TypeError(
             f"{_name(fn)} is a generator: its work is not done in the call; use guard.attempt()"
         )

@@ -32,7 +32,7 @@ class Budget:
         """Pay for one extra attempt if there is enough; `calls` is how many calls were ever made."""
         with self._mutex:
             self.balance = min(MOST_SAVED, self.balance + max(0, calls - self._seen) * share)
-            self._seen = calls
+            self._seen = max(self._seen, calls)  # two threads may ask in the wrong order
             if self.balance < 1.0:
                 return False
             self.balance -= 1.0

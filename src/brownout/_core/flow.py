@@ -94,12 +94,14 @@ class Call:
             return attempt.shown
         if error is None:
             return Shown.of(OutcomeClass.SUCCESS)
-        if attempt.queued and isinstance(error, TimeoutError):
-            return Shown(OutcomeClass.LOCAL, Certainty.ABSENT)
+        left = not isinstance(error, Exception)
+        if attempt.queued and (left or isinstance(error, TimeoutError)):
+            return Shown.of(OutcomeClass.LOCAL)
         if attempt.expired and isinstance(error, TimedOut):
-            return Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
-        shown = self.options.classify(error) if self.options.classify else None
-        shown = shown or classify(error, self.core.policy.answers)
+            shown = Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
+        else:
+            asked = None if left else self._asked(error)  # nobody may repeat what was cancelled
+            shown = asked or classify(error, self.core.policy.answers)
         if attempt.phase is Phase.NOT_SENT and shown.certainty is Certainty.UNKNOWN:
             shown = shown._replace(certainty=Certainty.ABSENT)
         if (
@@ -111,6 +113,16 @@ class Call:
                 class_=OutcomeClass.SHORT
             )  # the client was told to give up that early
         return shown
+
+    def _asked(self, error: BaseException) -> Shown | None:
+        """What the user's own `classify` says; one that fails loses neither permit nor error."""
+        if self.options.classify is None:
+            return None
+        try:
+            return self.options.classify(error)
+        except Exception as problem:
+            error.add_note(f"brownout: its classify failed with {problem!r}")
+            return None
 
     def outcome(self, done: Done, now: float) -> Outcome[Any]:
         """The outcome of the whole call; raises what is no Exception."""
@@ -135,9 +147,12 @@ def timed_out(target: str, attempt: Attempt, now: float) -> TimedOut | DeadlineP
         message = f"{target}: not sent, because no connection of our own pool came free {after}"
         return DeadlinePassed(message, target=target)
     whose = "the deadline it inherited" if attempt.inherited else "its time-out"
-    message = (
-        f"{target}: no answer {after}, {whose}; it may have been done: ask before repeating it"
-    )
+    if attempt.phase is Phase.NOT_SENT:
+        message = f"{target}: no connection {after}, {whose}; it was not sent"
+    else:
+        message = (
+            f"{target}: no answer {after}, {whose}; it may have been done: ask before repeating it"
+        )
     return TimedOut(message, target=target, sent_at=attempt.began, phase=attempt.phase)
 
 
@@ -150,6 +165,11 @@ def recover(
     """
     while attempt is not None:
         shown = call.settle(attempt, error, now)
+        if not isinstance(error, Exception):  # the caller left: whatever it showed, it is over
+            break
+        if shown.class_ is OutcomeClass.SUCCESS:  # the error is the target's answer
+            call.note(error, now)
+            return Done(None, error)
         wait = call.core.may_retry(
             shown, call.tried, now, call.deadline, idempotent=call.options.idempotent
         )

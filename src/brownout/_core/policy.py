@@ -60,17 +60,20 @@ class Policy:
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
 
-    def check(self) -> None:
-        """Raise ConfigurationError with every fault of this policy, each with a way out."""
+    def check(self, *more: str) -> None:
+        """Raise ConfigurationError with every fault of this policy, and `more`, and the ways out."""
+        name = self._name_faults()
         faults = [
-            *self._name_faults(),
+            *name,
             *self._number_faults(),
             *self._retry_faults(),
             *self._breaker_faults(),
+            *more,
         ]
         if faults:
             lines = "\n".join(f"  - {fault}" for fault in faults)
-            raise ConfigurationError(f"Guard({self.target!r}) can't work:\n{lines}")
+            who = "..." if name else repr(self.target)  # a URL may hold a password
+            raise ConfigurationError(f"Guard({who}) can't work:\n{lines}")
 
     def _name_faults(self) -> list[str]:
         name = self.target
@@ -115,9 +118,11 @@ class Policy:
             faults.append(
                 f"Retry(budget={retry.budget!r}): it must be above 0 and at most 1: 0.1 is one in ten calls"
             )
-        if not (_number(retry.backoff) and 0 <= retry.backoff <= retry.backoff_most):
+        most = retry.backoff_most
+        if not (_span(most) and _number(retry.backoff) and 0 <= retry.backoff <= most):
             faults.append(
-                f"Retry(backoff={retry.backoff!r}): it must lie between 0 and backoff_most seconds"
+                f"Retry(backoff={retry.backoff!r}, backoff_most={most!r}):"
+                " the first must lie between 0 and the second, in seconds"
             )
         return faults
 
@@ -132,6 +137,8 @@ class Policy:
             faults.append(
                 "Breaker(open_at=State.HEALTHY) would never let a call through: name a worse state"
             )
+        elif breaker.open_at is not None and not isinstance(breaker.open_at, State):
+            faults.append(f"Breaker(open_at={breaker.open_at!r}): write open_at=State.DEGRADED")
         if not (_whole(breaker.probes) and 1 <= breaker.probes <= 100):
             faults.append(
                 f"Breaker(probes={breaker.probes!r}): it must be a whole number from 1 to 100"
@@ -140,13 +147,22 @@ class Policy:
         faults += [
             f"Breaker({name}={getattr(breaker, name)!r}): it must be a number of seconds above 0"
             for name in spans
-            if not (_number(getattr(breaker, name)) and getattr(breaker, name) > 0)
+            if not _span(getattr(breaker, name))
         ]
+        if not faults and breaker.wait > breaker.wait_most:
+            faults.append(
+                f"Breaker(wait={breaker.wait!r}, wait_most={breaker.wait_most!r}):"
+                " the first must not be more than the second"
+            )
         return faults
 
 
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
+
+
+def _span(value: object) -> bool:
+    return _number(value) and 0 < value < inf  # type: ignore[operator]
 
 
 def _whole(value: object) -> bool:

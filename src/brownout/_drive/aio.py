@@ -47,7 +47,8 @@ async def run(
         if done.error is error:
             raise
         return _raised(done)
-    core.settle(attempt, _SUCCESS, clock.now())
+    shown = attempt.shown
+    core.settle(attempt, _SUCCESS if shown is None else shown.class_, clock.now())
     return value
 
 
@@ -102,10 +103,11 @@ class Timer:
         if task is None:
             raise RuntimeError("a guarded call must run in a task")
         self._task, self._cancelling = task, task.cancelling()
-        self._token = DEADLINE.set(self._attempt.deadline)
-        self._wheel = wheel(loop)
+        self._wheel, self._slot = wheel(loop), -1
         left = self._attempt.deadline - self._attempt.began
-        self._slot = self._wheel.add(self._attempt, task, loop, left)
+        if left < inf:
+            self._slot = self._wheel.add(self._attempt, task, loop, left)
+        self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object

@@ -7,6 +7,7 @@ late is returned, and counted late.
 from __future__ import annotations
 
 from threading import get_ident
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from brownout._core.evidence import Attempt
@@ -39,8 +40,9 @@ def run(core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs:
         if done.error is error:
             raise
         return _raised(done)
-    core.settle(attempt, _SUCCESS, clock.now())
-    return value
+    shown = attempt.shown
+    core.settle(attempt, _SUCCESS if shown is None else shown.class_, clock.now())
+    return value if value.__class__ is not CoroutineType else _unprotected(value)
 
 
 def outcome(
@@ -59,6 +61,8 @@ def outcome(
         call.settle(attempt, None, clock.now())
     else:
         done = drive(recover(call, attempt, done.error, clock.now()), options, fn, args, kwargs)
+    if done.value.__class__ is CoroutineType:
+        _unprotected(done.value)
     return call.outcome(done, clock.now())
 
 
@@ -68,7 +72,10 @@ def perform(
     """Run one attempt; what it calls sees the attempt's deadline."""
     token = DEADLINE.set(attempt.deadline)
     try:
-        return fn(attempt, *args, **kwargs) if options.with_attempt else fn(*args, **kwargs)
+        value = fn(attempt, *args, **kwargs) if options.with_attempt else fn(*args, **kwargs)
+        if value.__class__ is CoroutineType:
+            attempt.settle(OutcomeClass.LOCAL)  # it has not even begun
+        return value
     finally:
         DEADLINE.reset(token)
 
@@ -124,4 +131,12 @@ def _start(
 def _raised(done: Done) -> Any:
     if done.error is not None:
         raise done.error
-    return done.value
+    return done.value if done.value.__class__ is not CoroutineType else _unprotected(done.value)
+
+
+def _unprotected(coroutine: Any) -> Any:
+    coroutine.close()
+    raise TypeError(
+        f"{coroutine.__qualname__} returned a coroutine, whose work would run unprotected:"
+        " guard the async function itself, or use `await guard.acall(...)`"
+    )

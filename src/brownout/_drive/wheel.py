@@ -1,14 +1,15 @@
 """One shared timer for all attempts on an event loop.
 
-A time-out almost never fires, so adding and removing one must cost little: attempts are put into slots
-of 10 ms, and the loop has a single timer, for the earliest slot. When no attempt waits there is none.
+A time-out almost never fires, so adding and removing one must cost little: attempts are put into
+slots of 10 ms, and the loop has a single timer, for the earliest slot. It runs out, and is not set
+again, when no attempt waits. The wheel belongs to that timer, so it ends with its loop.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,19 +17,21 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Attempt
 
 SLOT_SECONDS = 0.01
-_wheels: WeakKeyDictionary[asyncio.AbstractEventLoop, Wheel] = WeakKeyDictionary()
+SWEEP_SLOTS = 512
+_wheels: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[Wheel]] = WeakKeyDictionary()
 
 
 class Wheel:
     """The attempts of one loop, by the slot in which their time is up."""
 
-    __slots__ = ("__weakref__", "_handle", "_heap", "_next", "_slots")
+    __slots__ = ("__weakref__", "_handle", "_heap", "_next", "_slots", "_sweep_at")
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[Attempt, asyncio.Task[Any]]] = {}
         self._heap: list[int] = []
         self._handle: asyncio.TimerHandle | None = None
         self._next = -1
+        self._sweep_at = SWEEP_SLOTS
 
     def add(
         self,
@@ -37,12 +40,14 @@ class Wheel:
         loop: asyncio.AbstractEventLoop,
         left: float,
     ) -> int:
-        """Cancel `task` when `left` seconds are over, unless the attempt is removed; returns its slot."""
+        """Cancel `task` in `left` seconds, unless the attempt is removed; returns its slot."""
         slot = int((loop.time() + left) / SLOT_SECONDS) + 1
         waiting = self._slots.get(slot)
         if waiting is not None:
             waiting[attempt] = task
             return slot
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
         self._slots[slot] = {attempt: task}
         heappush(self._heap, slot)
         if self._handle is None or slot < self._next:
@@ -54,6 +59,13 @@ class Wheel:
         waiting = self._slots.get(slot)
         if waiting is not None:
             waiting.pop(attempt, None)
+
+    def _sweep(self) -> None:
+        """Forget the slots whose attempts have all ended: an hour has 360,000."""
+        self._slots = {slot: waiting for slot, waiting in self._slots.items() if waiting}
+        self._heap = list(self._slots)
+        heapify(self._heap)
+        self._sweep_at = max(SWEEP_SLOTS, 2 * len(self._heap))
 
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._handle is not None:
@@ -76,8 +88,10 @@ class Wheel:
 
 
 def wheel(loop: asyncio.AbstractEventLoop) -> Wheel:
-    """The wheel of a loop, made when it is first asked for, gone with the loop."""
-    found = _wheels.get(loop)
+    """The wheel of a loop, made when it is needed; its timer and the waiting attempts keep it."""
+    known = _wheels.get(loop)
+    found = known() if known is not None else None
     if found is None:
-        found = _wheels[loop] = Wheel()
+        found = Wheel()
+        _wheels[loop] = ref(found)
     return found

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from brownout import Attempt, Certainty, Guard, OutcomeClass, Phase, Shown
@@ -32,6 +33,7 @@ else:
 
 __all__ = ["Transport"]
 
+_LIBRARIES = ("httpx", "httpx2")
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 RETRY_AFTER_MOST = 3600.0
 _TOO_MANY, _UNAVAILABLE, _SERVER_ERROR = 429, 503, 500
@@ -60,40 +62,49 @@ class _Answered(Exception):
 class _Exchange:
     """One request on its way: the attempt under way, and the answer that waits for the decision."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, *, traced: bool) -> None:
         self.request = request
+        self.traced = traced
         self.attempt: Attempt | None = None
         self.spare: Any = None
         self.replayable = _replayable(request)
+        self.users = request.extensions
         self.users_trace = request.extensions.get("trace")
-        self.users_timeout = request.extensions.get("timeout")
+        self.timeout: dict[str, Any] | None = None
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, trace: Callable[..., Any], *, bounded: bool) -> None:
+        """Set the request up for an attempt; `bounded`: its time is pushed into the client."""
         self.attempt = attempt
-        attempt.waiting()
-        for name, value in attempt.headers(time.monotonic()).items():
-            self.request.headers[name] = value
+        if self.traced:
+            attempt.waiting()
+        self.request.headers.update(attempt.headers(time.monotonic()))
+        self.request.extensions = {**self.users, "trace": trace}
+        if bounded and attempt.deadline < inf:
+            self.timeout = self.request.extensions["timeout"] = {}
+            self._push(attempt)
 
-    def event(self, name: str) -> None:
+    def _push(self, attempt: Attempt) -> None:
+        # The client looks a span up when it begins to wait for it: each gets what is left by then.
+        if self.timeout is not None:
+            users: dict[str, Any] = self.users.get("timeout") or {}
+            left = attempt.deadline - time.monotonic()
+            for span in ("connect", "read", "write", "pool"):
+                self.timeout[span] = _shorter(users.get(span), left)
+
+    def event(self, name: str, info: dict[str, Any]) -> None:
         attempt = self.attempt
         if attempt is None:
             return
+        self._push(attempt)
         if (
             attempt.queued
         ):  # its first event: the pool has given it a connection, or leave to make one
             attempt.waited(time.monotonic() - attempt.began)
         if name.endswith("send_request_headers.started"):
+            _stamp(info, attempt)
             attempt.sent()
         elif name.endswith("receive_response_headers.complete"):
             attempt.receiving()
-
-    def extensions(self, trace: Callable[..., Any], left: float | None) -> dict[str, Any]:
-        extensions = {**self.request.extensions, "trace": trace}
-        if left is not None and left != float("inf"):
-            timeout = self.users_timeout or {}
-            spans = ("connect", "read", "write", "pool")
-            extensions["timeout"] = {span: _shorter(timeout.get(span), left) for span in spans}
-        return extensions
 
     def decide(self, response: Any) -> Any:
         """Pass on an answer that is a success; raise _Answered with any other."""
@@ -125,13 +136,14 @@ class Transport(Base):  # type: ignore[misc]
     def __init__(self, transport: Any, *, guard: Guard) -> None:
         self._inner = transport
         self._guard = guard
+        self._traced = _traced(transport)
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, guarded, in this thread."""
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, traced=self._traced)
 
         def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name)
+            exchange.event(name, info)
             if exchange.users_trace is not None:
                 exchange.users_trace(name, info)
 
@@ -139,24 +151,25 @@ class Transport(Base):  # type: ignore[misc]
             if exchange.spare is not None:
                 exchange.spare.close()
                 exchange.spare = None
-            exchange.begin(attempt)
-            request.extensions = exchange.extensions(trace, attempt.deadline - time.monotonic())
+            exchange.begin(attempt, trace, bounded=True)
             return exchange.decide(self._inner.handle_request(request))
 
         try:
-            answer = self._guard.call(send, request, **_options(exchange, self._guard))
+            return self._guard.call(send, request, **_options(exchange, self._guard))
         except _Answered as answered:
+            exchange.spare = None
             return answered.response
-        if exchange.spare is not None:
-            exchange.spare.close()
-        return answer
+        finally:
+            request.extensions = exchange.users  # a redirect copies them
+            if exchange.spare is not None:
+                exchange.spare.close()
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, guarded, in this task."""
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, traced=self._traced)
 
         async def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name)
+            exchange.event(name, info)
             if exchange.users_trace is not None:
                 await exchange.users_trace(name, info)
 
@@ -164,17 +177,18 @@ class Transport(Base):  # type: ignore[misc]
             if exchange.spare is not None:
                 await exchange.spare.aclose()
                 exchange.spare = None
-            exchange.begin(attempt)
-            request.extensions = exchange.extensions(trace, None)  # the guard's own timer ends it
+            exchange.begin(attempt, trace, bounded=False)  # the guard's own timer ends it
             return exchange.decide(await self._inner.handle_async_request(request))
 
         try:
-            answer = await self._guard.acall(send, request, **_options(exchange, self._guard))
+            return await self._guard.acall(send, request, **_options(exchange, self._guard))
         except _Answered as answered:
+            exchange.spare = None
             return answered.response
-        if exchange.spare is not None:
-            await exchange.spare.aclose()
-        return answer
+        finally:
+            request.extensions = exchange.users  # a redirect copies them
+            if exchange.spare is not None:
+                await exchange.spare.aclose()
 
     def close(self) -> None:
         """Close the inner transport."""
@@ -211,12 +225,33 @@ class Transport(Base):  # type: ignore[misc]
 
 def _options(exchange: _Exchange, guard: Guard) -> dict[str, Any]:
     request = exchange.request
+    harmless = guard.policy.idempotent or request.method in IDEMPOTENT
     return {
         "operation": str(request.extensions.get("operation", request.method))[:100],
-        "idempotent": guard.policy.idempotent or request.method in IDEMPOTENT,
+        "idempotent": harmless and exchange.replayable,
         "classify": exchange.classify,
         "with_attempt": True,
     }
+
+
+def _traced(transport: Any) -> bool:
+    """Whether it tells how far a request has come. Of others nothing is certain once they began."""
+    if isinstance(transport, Transport):
+        return transport._traced  # noqa: SLF001 - our own
+    return any(
+        class_.__module__.partition(".")[0] in _LIBRARIES
+        and class_.__name__ in {"HTTPTransport", "AsyncHTTPTransport"}
+        for class_ in type(transport).__mro__
+    )
+
+
+def _stamp(info: dict[str, Any], attempt: Attempt) -> None:
+    """Tell the time that is left now, at the first byte: the wait for a connection is over."""
+    headers: Any = getattr(info.get("request"), "headers", None)
+    if headers.__class__ is list:
+        for name, value in attempt.headers(time.monotonic()).items():
+            key = name.encode()
+            headers[:] = [(k, value.encode() if k.lower() == key else v) for k, v in headers]
 
 
 def _replayable(request: Any) -> bool:
@@ -233,7 +268,7 @@ def _shorter(span: float | None, left: float) -> float:
 
 def _known(error: BaseException) -> Shown | None:
     for class_ in type(error).__mro__:
-        if class_.__module__.partition(".")[0] in {"httpx", "httpx2"} and class_.__name__ in _SHOWN:
+        if class_.__module__.partition(".")[0] in _LIBRARIES and class_.__name__ in _SHOWN:
             return _SHOWN[class_.__name__]
     return None
 

@@ -1,0 +1,170 @@
+"""A real HTTP server that does to each request what its script says, and writes down what came."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT_SECONDS = 20.0
+
+
+class Came(NamedTuple):
+    """A request that came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+# Does one thing to one connection after a request; says whether to go on with the connection.
+Reply = "Callable[[Server, socket.socket], bool]"
+
+
+def reply(status: int = 200, body: bytes = b"ok", **headers: str) -> Callable[..., bool]:
+    """An answer; `retry_after="1"` is the header Retry-After."""
+    lines = [f"HTTP/1.1 {status} Because", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    data = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    def do(_: Server, connection: socket.socket) -> bool:
+        connection.sendall(data)
+        return True
+
+    return do
+
+
+def held(*, then: Callable[..., bool]) -> Callable[..., bool]:
+    """Waits until the test says go."""
+
+    def do(server: Server, connection: socket.socket) -> bool:
+        server.go.wait(LIMIT_SECONDS)
+        return then(server, connection)
+
+    return do
+
+
+def hang(server: Server, connection: socket.socket) -> bool:
+    """Says nothing until the caller leaves, or the test ends."""
+    connection.settimeout(LIMIT_SECONDS)
+    with suppress(OSError):
+        connection.recv(1)
+    return False
+
+
+def cut(server: Server, connection: socket.socket) -> bool:
+    """Closes without an answer."""
+    return False
+
+
+def reset(server: Server, connection: socket.socket) -> bool:
+    """Resets the connection."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return False
+
+
+def reset_at_first_byte(server: Server, connection: socket.socket) -> bool:
+    """Resets the connection in the middle of what the caller says."""
+    connection.recv(1)
+    return reset(server, connection)
+
+
+class Server:
+    """Listens on 127.0.0.1. `script` holds the replies to come; then it is `otherwise`.
+
+    With `on_accept`, that is done to each connection before a byte is read.
+    """
+
+    def __init__(self, on_accept: Callable[..., bool] | None = None) -> None:
+        self.script: deque[Callable[..., bool]] = deque()
+        self.otherwise: Callable[..., bool] = reply()
+        self.came: list[Came] = []
+        self.accepted = 0
+        self.go = threading.Event()
+        self._on_accept = on_accept
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self.accepted += 1
+                self._open.add(connection)
+            self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            if self._on_accept is None or self._on_accept(self, connection):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while (came := _read(connection)) is not None:
+                    with self._lock:
+                        self.came.append(came)
+                        do = self.script.popleft() if self.script else self.otherwise
+                    if not do(self, connection):
+                        break
+        with self._lock:
+            self._open.discard(connection)
+
+    @property
+    def open(self) -> int:
+        """Connections that are open."""
+        with self._lock:
+            return len(self._open)
+
+    def close(self) -> None:
+        """End every connection and thread."""
+        self.go.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(LIMIT_SECONDS)
+
+
+def _read(connection: socket.socket) -> Came | None:
+    connection.settimeout(LIMIT_SECONDS)
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            return None
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)
+    }
+    chunked = headers.get("transfer-encoding") == "chunked"
+    length = int(headers.get("content-length", "0"))
+    while (not body.endswith(b"0\r\n\r\n")) if chunked else (len(body) < length):
+        more = connection.recv(65536)
+        if not more:
+            return None
+        body += more
+    return Came(method, path, headers, body)

@@ -196,7 +196,7 @@ class Guard:
         return await aio.run(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
 
     @overload
-    def outcome(
+    def outcome(  # pyright: ignore[reportOverlappingOverload] - an async function is the narrower one
         self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
     ) -> Coroutine[Any, Any, Outcome[T]]: ...
     @overload

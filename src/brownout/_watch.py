@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout import _guard
+from brownout._core.because import Claim
 from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError
 
@@ -28,6 +29,7 @@ log = logging.getLogger("brownout")
 log.addHandler(logging.NullHandler())
 
 JUDGE_SECONDS = 0.1
+UNWELL_SECONDS = 5.0  # after a fault of the judge itself: no flood of the log
 HEALTH_SECONDS = 1.0  # between two questions
 HEALTH_TIMEOUT_SECONDS = 1.0
 MOST_LISTENERS = 100
@@ -80,7 +82,11 @@ class _Judging:
             for health in list(_health.values()):
                 health.look(clock.now())
             for target in _guard.targets():
-                self._look(target)
+                try:
+                    self._look(target)
+                except Exception:
+                    log.exception("%s can't be judged; its calls go on", target.name)
+                    self.wake.wait(UNWELL_SECONDS)
 
     def _look(self, target: Target) -> None:
         now = clock.now()
@@ -122,9 +128,10 @@ class _Health:
         while True:
             self.asked_at = clock.now()
             try:
-                self.target.claim = bool(self.ask() if callable(self.ask) else _http_ok(self.ask))
+                ok = bool(self.ask() if callable(self.ask) else _http_ok(self.ask))
             except Exception:
-                self.target.claim = False
+                ok = False
+            self.target.claim = Claim(ok, clock.now())
             self.asked_at = None
             if self.wake.wait(HEALTH_SECONDS):
                 return
@@ -133,7 +140,7 @@ class _Health:
         """A health check that says nothing does not say ok."""
         asked_at = self.asked_at
         if asked_at is not None and now - asked_at > 2 * HEALTH_TIMEOUT_SECONDS:
-            self.target.claim = False
+            self.target.claim = Claim(ok=False, at=now)
 
 
 def _http_ok(url: str) -> bool:

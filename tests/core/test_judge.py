@@ -11,7 +11,7 @@ from math import inf, log
 import pytest
 
 from brownout import Attempt, OutcomeClass, State
-from brownout._core.because import Verdict, seconds, share
+from brownout._core.because import Claim, Verdict, seconds, share
 from brownout._core.guard import Operation
 from brownout._core.judge import modes
 from brownout._core.usual import cold
@@ -72,7 +72,7 @@ class Stream:
 
     @property
     def verdict(self) -> Verdict:
-        return self.operation.verdict("svc", True)
+        return self.operation.verdict("svc", Claim(True, self.now - 0.4))
 
 
 def healthy(chance: random.Random) -> Answer:
@@ -137,7 +137,7 @@ def test_the_right_name_in_time_and_back(
     assert changes[-1][0] <= within
     verdict = stream.verdict
     assert says in verdict.because
-    assert verdict.because.endswith("its health check says ok")
+    assert "its own health check said ok 0." in verdict.because
     assert verdict.contradiction
     back = stream.run(healthy, 100, 10)
     assert back
@@ -228,3 +228,23 @@ def test_shares_read_well() -> None:
         "0 %",
         "0 %",
     ]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_is_over_when_it_is_over(seed: int) -> None:
+    stream = Stream(seed, timeout=0.3)
+    stream.run(steady, 50, 30)
+    stream.run(lambda chance: HUNG if chance.random() < 0.3 else steady(chance), 50, 7)
+    assert stream.operation.state is State.DEGRADED
+    back = stream.run(steady, 50, 6)
+    assert back[-1][1] is State.HEALTHY
+    assert back[-1][0] <= 2.5  # while the last two seconds still hold bad calls, it steps down
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_silence_is_not_over_because_nobody_calls(seed: int) -> None:
+    stream = Stream(seed, timeout=0.3)
+    stream.run(steady, 50, 30)
+    stream.run(lambda _: HUNG, 50, 1.2)
+    assert stream.operation.state is State.UNRESPONSIVE
+    assert stream.run(steady, 0, 5) == []  # the breaker is open

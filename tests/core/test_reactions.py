@@ -80,6 +80,16 @@ def test_good_probes_lead_through_a_ramp_to_closed() -> None:
     assert one.phase is CLOSED
 
 
+@pytest.mark.parametrize("class_", [OutcomeClass.FAILURE, OutcomeClass.OVERLOAD])
+def test_a_target_that_comes_back_half_well_is_let_in(class_: OutcomeClass) -> None:
+    one, strict = opened(), opened(open_at=State.DEGRADED)
+    for each in (one, strict):
+        for _ in range(3):
+            _, lease = each.admit(11.0)
+            each.settle(lease or 0, class_, 11.1)
+    assert (one.phase, strict.phase) == (RAMP, OPEN)
+
+
 def test_evidence_from_before_the_ramp_does_not_open_it_again() -> None:
     one = opened(probes=1)
     _, lease = one.admit(11.0)
@@ -183,7 +193,7 @@ def test_all_faults_of_a_policy_are_told_at_once() -> None:
         Retry(1, 2.0, -1.0),
         Breaker(State.HEALTHY, 0, wait=0),
         0,
-        5,
+        5,  # type: ignore[arg-type]
         answers=(1,),  # type: ignore[arg-type]
     )
     with pytest.raises(ConfigurationError) as caught:

@@ -29,6 +29,13 @@ class Number(NamedTuple):
     unit: str
 
 
+class Claim(NamedTuple):
+    """What a target's own health check said, and when (a monotonic instant)."""
+
+    ok: bool
+    at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
@@ -88,15 +95,17 @@ def judged(
     finding: Finding | None,
     state: State | None,
     rows: tuple[Row, ...],
-    claim: bool | None,  # noqa: FBT001 - three values
+    claim: Claim | None,
 ) -> Verdict:
     """The verdict on one operation; `rows` are the judge's latest, which a healthy verdict tells of."""
     window = evidence.window()
     numbers = _numbers(window, evidence, base)
     if finding is not None:
         because = _sentence(finding, base)
-        if claim:
-            because += "; its health check says ok"
+        if claim is not None and claim.ok:
+            because += (
+                f"; its own health check said ok {max(0.0, evidence.at - claim.at):.1f} s ago"
+            )
     elif state is not None:
         because = _healthy(_recent(rows, [0] * COLUMNS), base)
     elif window.calls >= ENOUGH_CALLS:
@@ -114,7 +123,7 @@ def judged(
         shape=_shape(window.sketch),
         since=finding.onset if finding else evidence.at,
         at=evidence.at,
-        claim=claim,
+        claim=claim.ok if claim else None,
     )
 
 

@@ -43,6 +43,10 @@ TRANSITIONS = {
     (RAMP, "done"): CLOSED,
 }
 _LEAST_SHARE = 0.1
+# A probe looks whether the target answers at all, so by default only these are bad. What else would open
+# the gate is bad as well: a target that comes back 30 % failing is let in, unless asked otherwise.
+_ALWAYS_BAD = (OutcomeClass.UNKNOWN, OutcomeClass.CONNECT)
+_ALSO_BAD = ((State.OVERLOADED, OutcomeClass.OVERLOAD), (State.DEGRADED, OutcomeClass.FAILURE))
 _NO_ANSWER = (OutcomeClass.CANCELLED, OutcomeClass.SHORT, OutcomeClass.LOCAL)
 
 
@@ -53,7 +57,7 @@ class Gate:
     """
 
     __slots__ = (
-        "__weakref__", "_admitted", "_chance", "_good", "_leases", "_mutex", "_next_lease", "_opens",
+        "__weakref__", "_admitted", "_bad", "_chance", "_good", "_leases", "_mutex", "_next_lease", "_opens",
         "_policy", "_wait", "phase", "since", "until",
     )  # fmt: skip
 
@@ -63,6 +67,9 @@ class Gate:
         self._chance = chance
         floor = policy.open_at or State.UNRESPONSIVE
         self._opens = tuple(state for state in State if state.severity >= floor.severity)
+        self._bad = _ALWAYS_BAD + tuple(
+            class_ for state, class_ in _ALSO_BAD if state in self._opens
+        )
         self._wait = policy.wait
         self._leases: dict[int, float] = {}
         self._next_lease = 0
@@ -131,7 +138,7 @@ class Gate:
         with self._mutex:
             if self._leases.pop(lease, None) is None or class_ in _NO_ANSWER:
                 return
-            if class_ is not OutcomeClass.SUCCESS:
+            if class_ in self._bad:
                 self._move("bad", now)
                 return
             self._good += 1

@@ -97,7 +97,9 @@ class Call:
         left = not isinstance(error, Exception)
         if attempt.queued and (left or isinstance(error, TimeoutError)):
             return Shown.of(OutcomeClass.LOCAL)
-        if attempt.expired and isinstance(error, TimedOut):
+        if (
+            attempt.expired and not left
+        ):  # also when a client made our cancel into an error of its own
             shown = Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
         else:
             asked = None if left else self._asked(error)  # nobody may repeat what was cancelled
@@ -111,7 +113,7 @@ class Call:
         ):
             shown = shown._replace(
                 class_=OutcomeClass.SHORT
-            )  # the client was told to give up that early
+            )  # the client was told to give up so early
         return shown
 
     def _asked(self, error: BaseException) -> Shown | None:

@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 from weakref import ReferenceType, ref
 
-from brownout._core.because import ENOUGH_CALLS, Verdict, judged
+from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Attempt, Evidence
@@ -75,7 +75,7 @@ class Operation:
             return self.judge.finding.state
         return State.HEALTHY if self.known else None
 
-    def verdict(self, target: str, claim: bool | None) -> Verdict:  # noqa: FBT001
+    def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
         finding, base = self.judge.finding, self.usual.baseline
         rows = self.judge.recent()
@@ -106,7 +106,8 @@ class Target:
     """What is known of one target, shared by every guard of that name."""
 
     __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "timeout",
+        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "problem",
+        "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -116,9 +117,10 @@ class Target:
         self._alive = alive
         self.operations: dict[str, Operation] = {}
         self.budget = Budget(mutex())
-        self.claim: bool | None = None
+        self.claim: Claim | None = None
         self.timeout = inf
         self.next_fold = -inf
+        self.problem: Exception | None = None
         self._mutex = mutex()
 
     def operation(self, name: str, now: float) -> Operation:
@@ -136,11 +138,16 @@ class Target:
         return sum(operation.evidence.calls for operation in list(self.operations.values()))
 
     def tick(self, now: float) -> None:
-        """Fold if the last fold is long enough ago and nobody else is folding. Never waits."""
+        """Fold if the last fold is long enough ago and nobody else is folding.
+
+        Never waits, and never raises: a fault of the judge is kept in `problem`, and calls go on.
+        """
         if self._mutex.acquire(blocking=False):
             try:
                 if now >= self.next_fold:
                     self._fold(now)
+            except Exception as problem:
+                self.problem = problem
             finally:
                 self._mutex.release()
 
@@ -179,7 +186,8 @@ class Target:
         if every:
             return every[0]
         because = "no evidence: it has not been called"
-        return Verdict(self.name, "", None, "", 0.0, because, (), (), now, now, self.claim)
+        claim = self.claim.ok if self.claim else None
+        return Verdict(self.name, "", None, "", 0.0, because, (), (), now, now, claim)
 
 
 def _rank(verdict: Verdict) -> tuple[int, float, str]:
@@ -277,6 +285,8 @@ class Core:
         if shown.certainty is Certainty.UNKNOWN and not idempotent:
             return None
         ceiling = min(retry.backoff * 2.0 ** (tried - 1), retry.backoff_most)
+        if (shown.retry_after or 0.0) > retry.backoff_most:
+            return None  # so long it asks to be left alone: the answer is worth more than the wait
         wait = max(ceiling * (0.5 + 0.5 * self._chance()), shown.retry_after or 0.0)
         if now + wait >= deadline or not self.target.budget.spend(self.target.calls, retry.budget):
             return None

@@ -173,7 +173,7 @@ class Judge:
     )  # fmt: skip
 
     def __init__(self, base: Baseline, now: float) -> None:
-        self._base = base
+        self._base: Baseline = base
         self._table, self._nulls = modes(base)
         self._rows: deque[Row] = deque(maxlen=64)
         self._waiting = [0] * COLUMNS
@@ -223,8 +223,11 @@ class Judge:
         self._rows.append(Row(tick, calls))
         self.seen += sum(calls)
         gains, part = self._gains(moved)
-        # What went beyond one tick's most is scored at the next, if it waits even then.
-        self._scored = [s + part * (w - s) for s, w in zip(self._scored, waiting, strict=True)]
+        # What went beyond one tick's most is scored at the next, if it waits even then; what waits no
+        # longer is paid back at once, lest its debt speaks for a target that nobody calls.
+        self._scored = [
+            s + part * (w - s) if w > s else w for s, w in zip(self._scored, waiting, strict=True)
+        ]
         threshold = self._threshold(tick.at)
         for index, gain in enumerate(gains):
             score = min(max(0.0, self._scores[index] + gain), threshold + 6)
@@ -303,7 +306,8 @@ class Judge:
         self._name(now)
 
     def _follow(self, gain: float, calls: list[int], now: float) -> None:
-        self._reverse = max(0.0, self._reverse - gain)
+        if gain > 0 or any(calls):  # where nothing ended nothing is well
+            self._reverse = max(0.0, self._reverse - gain)
         if self._reverse:
             self._good = [a + b for a, b in zip(self._good, calls, strict=True)]
         else:
@@ -329,7 +333,7 @@ class Judge:
             self.finding = self.finding._replace(supported_at=self._supported)
             return
         best, nats = self._best(everything)
-        if nats > CLEAR_NATS and self._clearer(best, everything):
+        if nats > CLEAR_NATS and not self._milder(best) and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
         mode = self._table[self._current]
         state = self._state(mode, rows, calls)
@@ -344,6 +348,12 @@ class Judge:
             self._waiting,
             self._sticky,
         )
+
+    def _milder(self, best: int) -> bool:
+        """Whether `best` is less of the same, while calls go well: then it is ending, not getting milder."""
+        one, other = self._table[best], self._table[self._current]
+        less = one.kind == other.kind != "shift" and one.extent < other.extent
+        return less and self._reverse > 0
 
     def _clearer(self, best: int, calls: list[int]) -> bool:
         one, other = self._table[best], self._table[self._current]

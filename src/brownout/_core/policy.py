@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brownout._core.state import State
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,8 @@ class Retry:
 
     `attempts` counts the first one; `budget` is the share of calls that may be extra attempts (one budget
     per target); the wait before retry n is drawn from the upper half of `backoff * 2**(n - 1)` seconds,
-    at most `backoff_most`. A target's Retry-After is waited for, if the deadline leaves the time.
+    at most `backoff_most`. A Retry-After up to `backoff_most` is waited for, if the deadline leaves the
+    time; a longer one ends the call.
     """
 
     attempts: int = 3
@@ -86,7 +86,7 @@ class Policy:
         return []
 
     def _number_faults(self) -> list[str]:
-        faults = []
+        faults: list[str] = []
         if not _number(self.timeout) or not self.timeout > 0:
             faults.append(
                 f"timeout={self.timeout!r}: it must be a number of seconds above 0, or left out"
@@ -109,7 +109,7 @@ class Policy:
             return []
         if not isinstance(retry, Retry):
             return [f"retry={retry!r}: write retry=Retry(attempts=3, budget=0.1)"]
-        faults = []
+        faults: list[str] = []
         if not (_whole(retry.attempts) and 2 <= retry.attempts <= 10):
             faults.append(
                 f"Retry(attempts={retry.attempts!r}): it must be 2 to 10; leave retry out for one attempt"
@@ -132,7 +132,7 @@ class Policy:
             return []
         if not isinstance(breaker, Breaker):
             return [f"breaker={breaker!r}: write breaker=Breaker(), or None for no breaker"]
-        faults = []
+        faults: list[str] = []
         if breaker.open_at is State.HEALTHY:
             faults.append(
                 "Breaker(open_at=State.HEALTHY) would never let a call through: name a worse state"
@@ -169,7 +169,9 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _exceptions(value: object) -> bool:
-    return isinstance(value, tuple) and all(
-        isinstance(x, type) and issubclass(x, BaseException) for x in value
-    )
+def _exceptions(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_exception, value))
+
+
+def _exception(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)

@@ -71,7 +71,7 @@ class Sketch:
         """The share of calls that take longer than the upper end of each bucket (Kaplan and Meier)."""
         at_risk = self.count
         alive = 1.0
-        curve = []
+        curve: list[float] = []
         for answered, censored in zip(self.answered, self.censored, strict=True):
             if answered:
                 alive *= 1.0 - answered / at_risk

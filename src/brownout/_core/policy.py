@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from brownout._core.state import State
 from brownout.errors import ConfigurationError
@@ -169,9 +169,8 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _exceptions(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_exception, value))
-
-
-def _exception(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
+def _exceptions(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    classes = cast("tuple[object, ...]", value)
+    return all(isinstance(x, type) and issubclass(x, BaseException) for x in classes)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import HEADER, header_value
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY, Sketch, bucket
+from brownout._core.sketch import BUCKETS, Sketch, bucket
 
 if TYPE_CHECKING:
     from brownout._core.breaker import Gate
@@ -108,38 +107,26 @@ class Shard:
         self.waited = 0.0
         self.seen = _UNSEEN  # the fold's, not the thread's
 
-    def succeed(self, attempt: Attempt, now: float) -> bool:
-        """Count a success; False if the attempt had been settled before (and nothing is counted)."""
+    def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
+        """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
         try:
             del self.pending[attempt]
         except KeyError:
             return False
         seconds = now - attempt.began - attempt.waited_seconds
-        # As `bucket` has it; here, because every call pays for it.
-        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
-        self.answered[index if index < BUCKETS else BUCKETS - 1] += 1
-        if attempt.waited_seconds:
-            self.waited += attempt.waited_seconds
-        return True
-
-    def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
-        """Count what an attempt showed; False if it had been settled before."""
         if class_ is _SUCCESS:
-            return self.succeed(attempt, now)
-        try:
-            del self.pending[attempt]
-        except KeyError:
-            return False
-        if class_ in CENSORED:
-            self.censored[bucket(now - attempt.began - attempt.waited_seconds)] += 1
-        self.classes[class_] += 1
+            self.answered[bucket(seconds)] += 1
+        else:
+            if class_ in CENSORED:
+                self.censored[bucket(seconds)] += 1
+            self.classes[class_] += 1
         self.waited += attempt.waited_seconds
         return True
 
     @property
     def counts(self) -> list[int]:
         """Settled attempts by class, successes among them."""
-        return [sum(self.answered) + self.classes[_SUCCESS], *self.classes[1:]]
+        return [sum(self.answered), *self.classes[1:]]
 
     @property
     def calls(self) -> int:

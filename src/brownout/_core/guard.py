@@ -7,7 +7,7 @@ time, and neither ever waits.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log2
 from typing import TYPE_CHECKING, Protocol
 from weakref import ReferenceType, ref
 
@@ -18,6 +18,7 @@ from brownout._core.evidence import Attempt, Evidence
 from brownout._core.judge import Judge
 from brownout._core.limit import Limit
 from brownout._core.outcome import Certainty, OutcomeClass, Shown
+from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
 from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
@@ -65,7 +66,9 @@ class Operation:
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
-        self.due = -inf  # from when on a call must look twice: a fold is due, or a gate is not closed
+        self.due = (
+            -inf
+        )  # from when on a call must look twice: a fold is due, or a gate is not closed
         self.gates: list[
             ReferenceType[Gate]
         ] = []  # of every guard that calls it; gone with the guard
@@ -245,18 +248,22 @@ class Core:
 
         `thread` names the shard; `deadline` is the call's; only `first` attempts earn budget.
         """
-        probe = None
+        probe: tuple[Gate, int] | None = None
         if now >= operation.due:
-            probe = self._look(operation, now, deadline)
-            if isinstance(probe, Refused):
-                return probe
+            looked = self._look(operation, now, deadline)
+            if isinstance(looked, Refused):
+                return looked
+            probe = looked
         elif now >= deadline:
             return self._passed()
-        if self.limit is not None and not self.limit.take():
-            if probe is not None:
-                gate, lease = probe
-                gate.give_back(lease)
-            return self._full(self.limit)
+        if self.limit is not None:
+            try:
+                self.limit.free.pop()
+            except IndexError:
+                if probe is not None:
+                    gate, lease = probe
+                    gate.give_back(lease)
+                return self._full(self.limit)
         shard = operation.evidence.shards.get(thread) or operation.evidence.shard(thread)
         attempt = Attempt(shard, now, now + self._timeout)
         if deadline < attempt.deadline:
@@ -287,10 +294,19 @@ class Core:
 
     def succeed(self, operation: Operation, attempt: Attempt, now: float) -> bool:
         """Settle an attempt that ended well; False if it had been settled before."""
-        if not attempt.shard.succeed(attempt, now):
+        shard = attempt.shard
+        # As Shard.settle has it: every call that goes well pays for this, and a call within a call costs.
+        try:
+            del shard.pending[attempt]
+        except KeyError:
             return False
+        seconds = now - attempt.began - attempt.waited_seconds
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if attempt.waited_seconds:
+            shard.waited += attempt.waited_seconds
         if self.limit is not None:
-            self.limit.give()
+            self.limit.free.append(None)
         if now >= operation.due:
             self._after(attempt, _SUCCESS, now)
         return True

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
-from brownout._core.outcome import Outcome
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE
 from brownout._drive.wheel import waiting
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from brownout._core.guard import Core
+    from brownout._core.outcome import Outcome
 
 
 def guarded(
@@ -32,20 +32,21 @@ def guarded(
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
-        attempt = admit(operation, thread, now, deadline)
+        attempt: Any = admit(operation, thread, now, deadline)
         if attempt.__class__ is not Attempt:
             whole = Call(core, options, thread, now, deadline)
-            flow = recover(whole, None, cast("Refused", attempt), now)
+            flow = recover(whole, None, attempt, now)
             return _raised(await drive(flow, core, options, fn, args, kwargs))
-        attempt = cast("Attempt", attempt)
         try:
             loop = asyncio.get_running_loop()
-            task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
+            task: Any = asyncio.current_task(loop)
             others, cancelling = waiting(loop, thread, attempt.deadline), task.cancelling()
             others[attempt] = task
             token = DEADLINE.set(attempt.deadline)
             try:
-                value = await (fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs))
+                value = await (
+                    fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs)
+                )
             except BaseException as error:
                 others.pop(attempt, None)
                 DEADLINE.reset(token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from threading import get_ident
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from brownout._core.evidence import Attempt
 from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
@@ -30,12 +30,10 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
 
     def call(*args: Any, **kwargs: Any) -> Any:
         now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
-        attempt = admit(operation, thread, now, deadline)
+        attempt: Any = admit(operation, thread, now, deadline)
         if attempt.__class__ is not Attempt:
             whole = Call(core, options, thread, now, deadline)
-            refusal = cast("Refused", attempt)
-            return _raised(drive(recover(whole, None, refusal, now), options, fn, args, kwargs))
-        attempt = cast("Attempt", attempt)
+            return _raised(drive(recover(whole, None, attempt, now), options, fn, args, kwargs))
         try:
             token = DEADLINE.set(attempt.deadline)
             try:

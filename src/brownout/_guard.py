@@ -141,17 +141,8 @@ class Guard:
         if _is_async(fn):
             from brownout._drive import aio
 
-            @functools.wraps(fn)
-            async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-                return await aio.run(core, options, fn, args, kwargs)
-
-            return guarded_async
-
-        @functools.wraps(fn)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            return threads.run(core, options, fn, args, kwargs)
-
-        return guarded
+            return functools.wraps(fn)(aio.guarded(core, options, fn))
+        return functools.wraps(fn)(threads.guarded(core, options, fn))
 
     def call(
         self,
@@ -172,7 +163,7 @@ class Guard:
         if _is_async(fn):
             raise TypeError(f"{_name(fn)} is async: use `await guard.acall(...)`")
         options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
-        return threads.run(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
+        return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
         self,
@@ -193,7 +184,7 @@ class Guard:
         from brownout._drive import aio
 
         options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
-        return await aio.run(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
+        return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
     def outcome(  # pyright: ignore[reportOverlappingOverload] - an async function is the narrower one
@@ -306,7 +297,7 @@ class AttemptBlock:
         from brownout._drive.aio import Timer
 
         attempt = self._begin()
-        self._timer = Timer(self._core.target.name, attempt)
+        self._timer = Timer(self._core, attempt)
         try:
             self._timer.__enter__()
         except BaseException as error:

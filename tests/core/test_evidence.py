@@ -65,7 +65,6 @@ def test_a_dead_threads_shard_is_freed_and_its_calls_are_kept() -> None:
     evidence = Evidence(0.0)
     for thread in range(100):
         attempt = begin(evidence, thread, 0.0)
-        attempt.shard.calls += 1
         if thread:
             attempt.shard.settle(attempt, OutcomeClass.SUCCESS, 0.1)
     evidence.fold(0.2)

@@ -23,7 +23,7 @@ from brownout import (
 from brownout import _guard as registry
 from brownout._core import flow
 from brownout._core.flow import Start, Wait
-from brownout._core.guard import Core
+from brownout._core.guard import Core, Operation
 from brownout._drive import aio, threads, wheel
 from brownout.testing import FakeClock, Script, Step, answer, fail, hang
 
@@ -38,11 +38,16 @@ class Recorder:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.trace: Trace = []
-        settle, admit = Core.settle, Core.admit
+        settle, succeed, admit = Core.settle, Core.succeed, Core.admit
 
         def settled(core: Core, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
             counted = settle(core, attempt, class_, now)
             self.trace.append(("settle", class_.name, counted))
+            return counted
+
+        def succeeded(core: Core, operation: Operation, attempt: Attempt, now: float) -> bool:
+            counted = succeed(core, operation, attempt, now)
+            self.trace.append(("settle", "SUCCESS", counted))
             return counted
 
         def admitted(*args: Any, **kwargs: Any) -> Attempt | Refused:
@@ -52,6 +57,7 @@ class Recorder:
 
         patch.setattr(wheel, "SLOT_SECONDS", 1e-6)  # its coarseness would make ties
         patch.setattr(Core, "settle", settled)
+        patch.setattr(Core, "succeed", succeeded)
         patch.setattr(Core, "admit", admitted)
         patch.setattr(threads, "recover", self.recover)
         patch.setattr(aio, "recover", self.recover)

@@ -92,8 +92,8 @@ def test_attempts_that_have_ended_are_forgotten(clock: FakeClock) -> None:
         for _ in range(5000):
             await guard.acall(asyncio.sleep, 0.02)
         found = wheels.wheel(asyncio.get_running_loop())
-        assert len(found._slots) < 1500
-        assert len(found._slots) == len(found._heap)
+        assert len(found.slots) < 1500
+        assert len(found.slots) == len(found._heap)
 
     clock.run(main())
 

@@ -145,8 +145,8 @@ def classes(guard: Guard) -> dict[str, int]:
     for operation in guard._target.operations.values():
         for shard in list(operation.evidence.shards.values()):
             for class_ in OutcomeClass:
-                if shard.classes[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.classes[class_]
+                if shard.counts[class_]:
+                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
     return counts
 
 

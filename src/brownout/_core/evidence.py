@@ -35,22 +35,19 @@ class Attempt:
     connection, which is not the target's time; then `sent()` and `receiving()`.
     """
 
-    __slots__ = (
-        "began", "deadline", "expired", "inherited", "phase", "probe", "queued", "shard", "shown",
-        "waited_seconds",
-    )  # fmt: skip
+    # Most attempts change none of these: as defaults of the class they cost them nothing.
+    waited_seconds = 0.0
+    phase = Phase.SENDING
+    queued = False  # waiting for our own pool
+    probe: tuple[Gate, int] | None = None  # the breaker's, if it is one, and its lease
+    inherited = False  # the deadline is the caller's, shorter than the guard's time-out
+    expired = False  # our timer ended it
+    shown: Shown | None = None
 
     def __init__(self, shard: Shard, began: float, deadline: float) -> None:
         self.shard = shard
         self.began = began
         self.deadline = deadline
-        self.waited_seconds = 0.0
-        self.phase = Phase.SENDING
-        self.queued = False  # waiting for our own pool
-        self.probe: tuple[Gate, int] | None = None  # the breaker's, if it is one, and its lease
-        self.inherited = False  # the deadline is the caller's, shorter than the guard's time-out
-        self.expired = False  # our timer ended it
-        self.shown: Shown | None = None
 
     def waiting(self) -> None:
         """It waits for a connection of our own pool; nothing has been sent."""
@@ -93,13 +90,17 @@ _UNSEEN = _Seen([0] * CLASSES, array("Q", _ZEROS), array("Q", _ZEROS), 0.0)
 
 
 class Shard:
-    """What one thread's attempts at one operation showed. Written by that thread, read by folds."""
+    """What one thread's attempts at one operation showed. Written by that thread, read by folds.
 
-    __slots__ = ("answered", "calls", "censored", "classes", "pending", "seen", "waited")
+    Successes are counted by latency alone (`answered`), all else by class as well; `repeats` are the
+    attempts that were not a call's first.
+    """
+
+    __slots__ = ("answered", "censored", "classes", "pending", "repeats", "seen", "waited")
 
     def __init__(self) -> None:
         self.pending: dict[Attempt, None] = {}
-        self.calls = 0
+        self.repeats = 0
         self.classes = [0] * CLASSES
         self.answered = array("Q", _ZEROS)
         self.censored = array("Q", _ZEROS)
@@ -108,18 +109,29 @@ class Shard:
 
     def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
         """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
-        if attempt not in self.pending:
+        try:
+            del self.pending[attempt]
+        except KeyError:
             return False
         seconds = now - attempt.began - attempt.waited_seconds
         if class_ is _SUCCESS:
             self.answered[bucket(seconds)] += 1
-        elif class_ in CENSORED:
-            self.censored[bucket(seconds)] += 1
-        self.classes[class_] += 1
-        if attempt.waited_seconds:
-            self.waited += attempt.waited_seconds
-        del self.pending[attempt]
+        else:
+            if class_ in CENSORED:
+                self.censored[bucket(seconds)] += 1
+            self.classes[class_] += 1
+        self.waited += attempt.waited_seconds
         return True
+
+    @property
+    def counts(self) -> list[int]:
+        """Settled attempts by class, successes among them."""
+        return [sum(self.answered), *self.classes[1:]]
+
+    @property
+    def calls(self) -> int:
+        """First attempts ever admitted."""
+        return sum(self.counts) + len(self.pending) - self.repeats
 
 
 class Tick(NamedTuple):
@@ -186,7 +198,7 @@ def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
 class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
-    __slots__ = ("_calls", "_ended", "_pending", "at", "cells", "shards")
+    __slots__ = ("_calls", "_ended", "_ended_ever", "_started_ever", "at", "cells", "shards")
 
     def __init__(self, at: float) -> None:
         self.at = at
@@ -194,7 +206,8 @@ class Evidence:
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[tuple[float, Shard]] = []
         self._calls = 0
-        self._pending = 0
+        self._ended_ever = 0
+        self._started_ever = 0
 
     def shard(self, thread: int) -> Shard:
         """The shard of a thread, made when it is first asked for."""
@@ -231,7 +244,9 @@ class Evidence:
             new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
             for index in range(CLASSES):
                 classes[index] += new.classes[index] - old.classes[index]
-            answered += _news(new.answered, old.answered)
+            news = _news(new.answered, old.answered)
+            answered += news
+            classes[_SUCCESS] += sum(count for _, count in news)
             censored += _news(new.censored, old.censored)
             waited += new.waited - old.waited
             pending = list(shard.pending)
@@ -240,8 +255,11 @@ class Evidence:
             ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
             shard.seen = new
         in_flight = len(ages) + queued
-        started = max(0, sum(classes) + in_flight - self._pending)
-        self._pending = in_flight
+        # A settle that is under way may be in neither count for a moment: what was counted as started
+        # is not counted again.
+        self._ended_ever += sum(classes)
+        started = max(0, self._ended_ever + in_flight - self._started_ever)
+        self._started_ever += started
         tick = Tick(now, now - self.at, started, classes, answered, censored, ages, queued, waited)
         self.at = now
         while self.cells and self.cells[0].at <= now - CELL_SECONDS * CELLS:

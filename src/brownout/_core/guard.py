@@ -7,7 +7,7 @@ time, and neither ever waits.
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log2
 from typing import TYPE_CHECKING, Protocol
 from weakref import ReferenceType, ref
 
@@ -18,6 +18,7 @@ from brownout._core.evidence import Attempt, Evidence
 from brownout._core.judge import Judge
 from brownout._core.limit import Limit
 from brownout._core.outcome import Certainty, OutcomeClass, Shown
+from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
 from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
@@ -32,6 +33,7 @@ FOLD_SECONDS = 0.1
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
+_SUCCESS = OutcomeClass.SUCCESS
 _NEVER = (OutcomeClass.LOCAL, OutcomeClass.CANCELLED, OutcomeClass.SHORT)
 
 
@@ -56,7 +58,7 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("evidence", "gates", "judge", "known", "name", "usual")
+    __slots__ = ("due", "evidence", "gates", "judge", "known", "name", "usual")
 
     def __init__(self, name: str, timeout: float, now: float) -> None:
         self.name = name
@@ -64,6 +66,9 @@ class Operation:
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
+        self.due = (
+            -inf
+        )  # from when on a call must look twice: a fold is due, or a gate is not closed
         self.gates: list[
             ReferenceType[Gate]
         ] = []  # of every guard that calls it; gone with the guard
@@ -74,6 +79,12 @@ class Operation:
         if self.judge.finding is not None:
             return self.judge.finding.state
         return State.HEALTHY if self.known else None
+
+    @property
+    def calm(self) -> bool:
+        """Whether every gate before it is closed."""
+        gates = [reference() for reference in list(self.gates)]
+        return all(gate is None or gate.phase is CLOSED for gate in gates)
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
@@ -161,6 +172,7 @@ class Target:
         for operation in list(self.operations.values()):
             alive = self._alive() if len(operation.evidence.shards) > THREADS else None
             operation.fold(now)
+            operation.due = self.next_fold if operation.calm else -inf
             if alive is not None:
                 operation.evidence.retire(alive, now)
 
@@ -198,7 +210,7 @@ def _rank(verdict: Verdict) -> tuple[int, float, str]:
 class Core:
     """One guard's decisions: may an attempt start, what did it show, may it be tried again."""
 
-    __slots__ = ("_chance", "_mutex", "gates", "limit", "policy", "target")
+    __slots__ = ("_chance", "_mutex", "_timeout", "gates", "limit", "policy", "target")
 
     def __init__(
         self,
@@ -213,6 +225,7 @@ class Core:
         self.gates: dict[Operation, Gate] = {}
         self._mutex = mutex
         self._chance = chance
+        self._timeout = policy.timeout
 
     def gate(self, operation: Operation) -> Gate | None:
         """This guard's gate before an operation; None without a breaker.
@@ -235,30 +248,68 @@ class Core:
 
         `thread` names the shard; `deadline` is the call's; only `first` attempts earn budget.
         """
+        probe: tuple[Gate, int] | None = None
+        if now >= operation.due:
+            looked = self._look(operation, now, deadline)
+            if isinstance(looked, Refused):
+                return looked
+            probe = looked
+        elif now >= deadline:
+            return self._passed()
+        if self.limit is not None:
+            try:
+                self.limit.free.pop()
+            except IndexError:
+                if probe is not None:
+                    gate, lease = probe
+                    gate.give_back(lease)
+                return self._full(self.limit)
+        shard = operation.evidence.shards.get(thread) or operation.evidence.shard(thread)
+        attempt = Attempt(shard, now, now + self._timeout)
+        if deadline < attempt.deadline:
+            attempt.deadline = deadline
+            attempt.inherited = True
+        if probe is not None:
+            attempt.probe = probe
+        if not first:
+            shard.repeats += 1
+        shard.pending[attempt] = None
+        return attempt
+
+    def _look(
+        self, operation: Operation, now: float, deadline: float
+    ) -> tuple[Gate, int] | Refused | None:
+        """What not every call need look at: the fold, and a gate that is not closed."""
         if now >= self.target.next_fold:
             self.target.tick(now)
         if now >= deadline:
             return self._passed()
-        gate, lease = self.gates.get(operation) or self.gate(operation), None
-        if gate is not None and gate.phase is not CLOSED:
-            admitted, lease = gate.admit(now)
-            if not admitted:
-                return self._open(operation, gate, now)
-        if self.limit is not None and not self.limit.take():
-            if lease is not None and gate is not None:
-                gate.give_back(lease)
-            return self._full(self.limit)
-        shard = operation.evidence.shards.get(thread) or operation.evidence.shard(thread)
-        attempt = Attempt(shard, now, now + self.policy.timeout)
-        if deadline < attempt.deadline:
-            attempt.deadline = deadline
-            attempt.inherited = True
-        if lease is not None and gate is not None:
-            attempt.probe = gate, lease
-        if first:
-            shard.calls += 1
-        shard.pending[attempt] = None
-        return attempt
+        gate = self.gates.get(operation) or self.gate(operation)
+        if gate is None or gate.phase is CLOSED:
+            return None
+        admitted, lease = gate.admit(now)
+        if not admitted:
+            return self._open(operation, gate, now)
+        return None if lease is None else (gate, lease)
+
+    def succeed(self, operation: Operation, attempt: Attempt, now: float) -> bool:
+        """Settle an attempt that ended well; False if it had been settled before."""
+        shard = attempt.shard
+        # As Shard.settle has it: every call that goes well pays for this, and a call within a call costs.
+        try:
+            del shard.pending[attempt]
+        except KeyError:
+            return False
+        seconds = now - attempt.began - attempt.waited_seconds
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if attempt.waited_seconds:
+            shard.waited += attempt.waited_seconds
+        if self.limit is not None:
+            self.limit.free.append(None)
+        if now >= operation.due:
+            self._after(attempt, _SUCCESS, now)
+        return True
 
     def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
         """Count what an attempt showed, once; False if it had been settled before."""
@@ -266,12 +317,15 @@ class Core:
             return False
         if self.limit is not None:
             self.limit.give()
+        self._after(attempt, class_, now)
+        return True
+
+    def _after(self, attempt: Attempt, class_: OutcomeClass, now: float) -> None:
         if attempt.probe is not None:
             gate, lease = attempt.probe
             gate.settle(lease, class_, now)
         if now >= self.target.next_fold:
             self.target.tick(now)
-        return True
 
     def may_retry(
         self, shown: Shown, tried: int, now: float, deadline: float, *, idempotent: bool

@@ -10,25 +10,25 @@ from __future__ import annotations
 class Limit:
     """A fixed number of permits."""
 
-    __slots__ = ("_free", "most")
+    __slots__ = ("free", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._free: list[None] = [None] * most
+        self.free: list[None] = [None] * most  # for who can't afford a call
 
     def take(self) -> bool:
         """Take a permit; False if none is free. Never waits."""
         try:
-            self._free.pop()
+            self.free.pop()
         except IndexError:
             return False
         return True
 
     def give(self) -> None:
         """Give a permit back."""
-        self._free.append(None)
+        self.free.append(None)
 
     @property
     def in_use(self) -> int:
         """Permits taken now."""
-        return self.most - len(self._free)
+        return self.most - len(self.free)

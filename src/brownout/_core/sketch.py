@@ -17,16 +17,16 @@ from math import exp2, inf, log2
 PER_OCTAVE = 8
 LOWEST_OCTAVE = -17
 BUCKETS = 192  # 24 octaves
-_OFFSET = -LOWEST_OCTAVE * PER_OCTAVE
+OFFSET = -LOWEST_OCTAVE * PER_OCTAVE
 _LAST = BUCKETS - 1
-_TINY = exp2(LOWEST_OCTAVE)
+TINY = exp2(LOWEST_OCTAVE)
 
 
 def bucket(seconds: float) -> int:
     """The bucket of a latency: bucket i holds (2^(-17 + i/8), 2^(-17 + (i+1)/8)] seconds, ends clamped."""
-    if seconds <= _TINY:
+    if seconds <= TINY:
         return 0
-    index = int(log2(seconds) * PER_OCTAVE + _OFFSET)
+    index = int(log2(seconds) * PER_OCTAVE + OFFSET)
     return min(_LAST, index)
 
 

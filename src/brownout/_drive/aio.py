@@ -6,50 +6,84 @@ Our cancel is told from the caller's as `asyncio.timeout` does it, by the task's
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
-from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE
-from brownout._drive.wheel import wheel
+from brownout._drive.wheel import waiting
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from brownout._core.guard import Core
+    from brownout._core.outcome import Outcome
 
-_SUCCESS = OutcomeClass.SUCCESS
+
+def guarded(
+    core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
+    operation, admit, succeed = options.operation, core.admit, core.succeed
+    with_attempt = options.with_attempt
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
+        attempt: Any = admit(operation, thread, now, deadline)
+        if attempt.__class__ is not Attempt:
+            whole = Call(core, options, thread, now, deadline)
+            flow = recover(whole, None, attempt, now)
+            return _raised(await drive(flow, core, options, fn, args, kwargs))
+        try:
+            loop = asyncio.get_running_loop()
+            task: Any = asyncio.current_task(loop)
+            others, cancelling = waiting(loop, thread, attempt.deadline), task.cancelling()
+            others[attempt] = task
+            token = DEADLINE.set(attempt.deadline)
+            try:
+                value = await (
+                    fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs)
+                )
+            except BaseException as error:
+                others.pop(attempt, None)
+                DEADLINE.reset(token)
+                if attempt.expired:
+                    over(core, attempt, task, cancelling, error)
+                raise
+            others.pop(attempt, None)
+            DEADLINE.reset(token)
+            if attempt.expired:
+                over(core, attempt, task, cancelling, None)
+        except BaseException as error:
+            whole = Call(core, options, thread, now, deadline)
+            flow = recover(whole, attempt, error, clock.now())
+            done = await drive(flow, core, options, fn, args, kwargs)
+            if done.error is error:
+                raise
+            return _raised(done)
+        if attempt.shown is None:
+            succeed(operation, attempt, clock.now())
+        else:
+            core.settle(attempt, attempt.shown.class_, clock.now())
+        return value
+
+    return call
 
 
-async def run(
-    core: Core, options: Options, fn: Callable[..., Awaitable[Any]], args: Any, kwargs: Any
-) -> Any:
-    """Carry out one guarded call."""
-    now, deadline = clock.now(), DEADLINE.get()
-    attempt = core.admit(options.operation, get_ident(), now, deadline)
-    if isinstance(attempt, Refused):
-        call = Call(core, options, get_ident(), now, deadline)
-        return _raised(
-            await drive(recover(call, None, attempt, now), core, options, fn, args, kwargs)
-        )
-    try:
-        value = await perform(core, attempt, options, fn, args, kwargs)
-    except BaseException as error:
-        call = Call(core, options, get_ident(), now, deadline)
-        done = await drive(
-            recover(call, attempt, error, clock.now()), core, options, fn, args, kwargs
-        )
-        if done.error is error:
-            raise
-        return _raised(done)
-    shown = attempt.shown
-    core.settle(attempt, _SUCCESS if shown is None else shown.class_, clock.now())
-    return value
+def over(
+    core: Core,
+    attempt: Attempt,
+    task: asyncio.Task[Any],
+    cancelling: int,
+    error: BaseException | None,
+) -> None:
+    """The attempt's time was up and we cancelled its task: raises TimedOut if that is what ended it."""
+    ours = task.uncancel() <= cancelling
+    if ours and isinstance(error, asyncio.CancelledError):
+        raise timed_out(core.target.name, attempt, clock.now()) from error
 
 
 async def outcome(
@@ -82,19 +116,17 @@ async def perform(
     """Run one attempt, and cancel it when its time is up."""
     if options.with_attempt:
         args = (attempt, *args)
-    if attempt.deadline == inf:
-        return await fn(*args, **kwargs)
-    with Timer(core.target.name, attempt):
+    with Timer(core, attempt):
         return await fn(*args, **kwargs)
 
 
 class Timer:
     """Around the awaits of one attempt: cancels them when its time is up, and says so as TimedOut."""
 
-    __slots__ = ("_attempt", "_cancelling", "_slot", "_target", "_task", "_token", "_wheel")
+    __slots__ = ("_attempt", "_cancelling", "_core", "_others", "_task", "_token")
 
-    def __init__(self, target: str, attempt: Attempt) -> None:
-        self._target = target
+    def __init__(self, core: Core, attempt: Attempt) -> None:
+        self._core = core
         self._attempt = attempt
 
     def __enter__(self) -> None:
@@ -103,22 +135,17 @@ class Timer:
         if task is None:
             raise RuntimeError("a guarded call must run in a task")
         self._task, self._cancelling = task, task.cancelling()
-        self._wheel, self._slot = wheel(loop), -1
-        left = self._attempt.deadline - self._attempt.began
-        if left < inf:
-            self._slot = self._wheel.add(self._attempt, task, loop, left)
+        self._others = waiting(loop, get_ident(), self._attempt.deadline)
+        self._others[self._attempt] = task
         self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        self._wheel.remove(self._attempt, self._slot)
+        self._others.pop(self._attempt, None)
         DEADLINE.reset(self._token)
-        if not self._attempt.expired:
-            return
-        ours = self._task.uncancel() <= self._cancelling
-        if ours and isinstance(error, asyncio.CancelledError):
-            raise timed_out(self._target, self._attempt, clock.now()) from error
+        if self._attempt.expired:
+            over(self._core, self._attempt, self._task, self._cancelling, error)
 
 
 async def _ended(

@@ -22,27 +22,40 @@ if TYPE_CHECKING:
 
     from brownout._core.guard import Core
 
-_SUCCESS = OutcomeClass.SUCCESS
 
+def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
+    operation, admit, succeed = options.operation, core.admit, core.succeed
+    with_attempt = options.with_attempt
 
-def run(core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Carry out one guarded call."""
-    now, deadline = clock.now(), DEADLINE.get()
-    attempt = core.admit(options.operation, get_ident(), now, deadline)
-    if isinstance(attempt, Refused):
-        call = Call(core, options, get_ident(), now, deadline)
-        return _raised(drive(recover(call, None, attempt, now), options, fn, args, kwargs))
-    try:
-        value = perform(attempt, options, fn, args, kwargs)
-    except BaseException as error:
-        call = Call(core, options, get_ident(), now, deadline)
-        done = drive(recover(call, attempt, error, clock.now()), options, fn, args, kwargs)
-        if done.error is error:
-            raise
-        return _raised(done)
-    shown = attempt.shown
-    core.settle(attempt, _SUCCESS if shown is None else shown.class_, clock.now())
-    return value if value.__class__ is not CoroutineType else _unprotected(value)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
+        attempt: Any = admit(operation, thread, now, deadline)
+        if attempt.__class__ is not Attempt:
+            whole = Call(core, options, thread, now, deadline)
+            return _raised(drive(recover(whole, None, attempt, now), options, fn, args, kwargs))
+        try:
+            token = DEADLINE.set(attempt.deadline)
+            try:
+                value = fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs)
+            finally:
+                DEADLINE.reset(token)
+        except BaseException as error:
+            whole = Call(core, options, thread, now, deadline)
+            done = drive(recover(whole, attempt, error, clock.now()), options, fn, args, kwargs)
+            if done.error is error:
+                raise
+            return _raised(done)
+        if value.__class__ is CoroutineType:
+            core.settle(attempt, OutcomeClass.LOCAL, clock.now())  # it has not even begun
+            _unprotected(value)
+        if attempt.shown is None:
+            succeed(operation, attempt, clock.now())
+        else:
+            core.settle(attempt, attempt.shown.class_, clock.now())
+        return value
+
+    return call
 
 
 def outcome(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import HEADER, header_value
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import BUCKETS, Sketch, bucket
+from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 
 if TYPE_CHECKING:
     from brownout._core.breaker import Gate
@@ -138,6 +138,12 @@ class Tick(NamedTuple):
     ages: list[int]
     queued: int
     waited: float
+
+    @property
+    def together(self) -> float:
+        """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
+        busy = sum(middle(index) * count for index, count in (*self.answered, *self.censored))
+        return max(len(self.ages) + self.queued, busy / max(self.seconds, 1e-3))
 
 
 class Cell:

@@ -303,8 +303,9 @@ class AttemptBlock:
         DEADLINE.reset(self._token)
 
     async def __aenter__(self) -> Attempt:
-        from brownout._drive.aio import Timer
+        from brownout._drive.aio import Timer, on_a_loop
 
+        on_a_loop()
         attempt = self._begin()
         self._timer = Timer(self._core.target.name, attempt)
         try:

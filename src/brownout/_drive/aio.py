@@ -26,10 +26,20 @@ if TYPE_CHECKING:
 _SUCCESS = OutcomeClass.SUCCESS
 
 
+def on_a_loop() -> None:
+    """Raise RuntimeError where no asyncio loop runs (trio): nothing there would end a hang."""
+    if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented for event loops
+        raise RuntimeError(
+            "no asyncio loop is running, so a guarded call could not be bounded and is not made: under"
+            " trio run it by trio-asyncio, or guard a `def` and call it by trio.to_thread.run_sync"
+        )
+
+
 async def run(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]], args: Any, kwargs: Any
 ) -> Any:
     """Carry out one guarded call."""
+    on_a_loop()
     now, deadline = clock.now(), DEADLINE.get()
     attempt = core.admit(options.operation, get_ident(), now, deadline)
     if isinstance(attempt, Refused):
@@ -56,6 +66,7 @@ async def outcome(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]], args: Any, kwargs: Any
 ) -> Outcome[Any]:
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
+    on_a_loop()
     now = clock.now()
     call = Call(core, options, get_ident(), now, DEADLINE.get())
     attempt = call.admit(now)

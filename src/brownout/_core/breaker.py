@@ -63,16 +63,20 @@ class Gate:
 
     def __init__(self, policy: Breaker, mutex: Mutex, chance: Callable[[], float]) -> None:
         self._policy = policy
-        self._mutex = mutex
         self._chance = chance
         floor = policy.open_at or State.UNRESPONSIVE
         self._opens = tuple(state for state in State if state.severity >= floor.severity)
         self._bad = _ALWAYS_BAD + tuple(
             class_ for state, class_ in _ALSO_BAD if state in self._opens
         )
-        self._wait = self._lease = policy.wait
-        self._leases: dict[int, float] = {}
         self._next_lease = 0
+        self.renew(mutex)
+
+    def renew(self, mutex: Mutex) -> None:
+        """As new, after a fork: the probes are the parent's, and so may be the lock."""
+        self._mutex = mutex
+        self._wait = self._lease = self._policy.wait
+        self._leases: dict[int, float] = {}
         self._good = 0
         self._admitted = 0.0
         self.phase = CLOSED

@@ -195,10 +195,19 @@ class Evidence:
     __slots__ = ("_calls", "_ended", "_pending", "at", "cells", "shards")
 
     def __init__(self, at: float) -> None:
-        self.at = at
         self.shards: dict[int, Shard] = {}
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[tuple[float, Shard]] = []
+        self.forget(at)
+
+    def forget(self, at: float) -> None:
+        """Forget everything, after a fork. What is in flight is the parent's: it settles nothing here."""
+        for shard in self._all():
+            shard.pending.clear()
+        self.at = at
+        self.shards.clear()
+        self.cells.clear()
+        self._ended.clear()
         self._calls = 0
         self._pending = 0
 

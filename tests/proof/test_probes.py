@@ -60,6 +60,11 @@ def phase(guard: Guard, operation: str = "Service") -> Any:
     return guard._core.gates[guard._target.operations[operation]].phase
 
 
+def judged(guard: Guard) -> State | None:
+    """A call, so that mypy does not think that the state stays."""
+    return guard.state
+
+
 async def warm(guard: Guard, service: Service, calls: int) -> None:
     """Healthy calls, one after the other."""
     for _ in range(calls):
@@ -269,10 +274,10 @@ def test_after_ten_minutes_of_outage_it_is_well_within_two_windows(clock: FakeCl
         while clock.now() < end:
             await ends(guard.acall(service), 10.0)
             await asyncio.sleep(0.05)
-        assert guard.state is State.UNRESPONSIVE
+        assert judged(guard) is State.UNRESPONSIVE
         assert service.reached < 600 / 0.05 / 20  # it was left alone
         service.hangs, began = False, clock.now()
-        while guard.state is not State.HEALTHY or phase(guard) is not CLOSED:
+        while judged(guard) is not State.HEALTHY or phase(guard) is not CLOSED:
             await ends(guard.acall(service), 10.0)
             await asyncio.sleep(0.05)
             assert clock.now() - began < 200
@@ -312,14 +317,14 @@ def test_p9_a_share_that_fails_is_named_within_thirty_calls(
 
     async def main() -> None:
         await warm(guard, service, 1000)
-        assert guard.state is State.HEALTHY
+        assert judged(guard) is State.HEALTHY
         service.fails = spread(share)
         for _ in range(30):
             await ends(guard.acall(service), 10.0)
         tick_ends = guard._target.next_fold
         while clock.now() < tick_ends:
             await ends(guard.acall(service), 10.0)
-        assert guard.state is State.DEGRADED
+        assert judged(guard) is State.DEGRADED
 
     clock.run(main())
 
@@ -355,7 +360,7 @@ def test_p10_five_times_slower_is_named_within_sixty_calls(clock: FakeClock) -> 
         service.seconds *= 5
         for _ in range(60):
             assert await guard.acall(service) == "ok"
-        assert guard.state is State.DEGRADED
+        assert judged(guard) is State.DEGRADED
 
     clock.run(main())
 

@@ -13,11 +13,11 @@ import sys
 import threading
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
-from brownout._core.evidence import Attempt, Evidence
+from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Options
 from brownout._core.guard import Core, Target
-from brownout._core.judge import Judge
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._drive import threads
@@ -40,6 +40,7 @@ MOST_TARGETS = 1024
 _GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
+_cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
 on_target: list[Callable[[Target, str | Callable[[], bool] | None], None]] = []
 
@@ -66,19 +67,13 @@ def _target(name: str) -> Target:
 
 
 def _forked() -> None:
-    """A forked child: locks that no lost thread holds, and no evidence or attempt but its own.
-
-    What is usual is kept: the child calls the same targets.
-    """
+    """A forked child has its own locks, evidence, permits and gates; what is usual it keeps."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
-    now = clock.now()
     for target in _registry.values():
-        target._mutex = threading.Lock()  # noqa: SLF001
-        for operation in target.operations.values():
-            operation.evidence = Evidence(now)
-            operation.judge = Judge(operation.usual.baseline, now)
-            operation.known = False
+        target.renew(threading.Lock, clock.now())
+    for core in list(_cores):
+        core.renew()
 
 
 if hasattr(os, "register_at_fork"):
@@ -119,6 +114,7 @@ class Guard:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
         self._core = Core(self.policy, self._target, threading.Lock, random.random)
+        _cores.add(self._core)
         for tell in on_target:
             tell(self._target, health)
 
@@ -234,7 +230,9 @@ class Guard:
         return at_least(self.state, floor)
 
     def _operation(self, name: str) -> Operation:
-        return self._target.operation(name, clock.now())
+        operation = self._target.operation(name, clock.now())
+        self._core.gate(operation)  # it must stand there before anything is judged
+        return operation
 
     def _options(
         self,
@@ -294,8 +292,9 @@ class AttemptBlock:
         DEADLINE.reset(self._token)
 
     async def __aenter__(self) -> Attempt:
-        from brownout._drive.aio import Timer
+        from brownout._drive.aio import Timer, on_a_loop
 
+        on_a_loop()
         attempt = self._begin()
         self._timer = Timer(self._core, attempt)
         try:

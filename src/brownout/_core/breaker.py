@@ -57,22 +57,26 @@ class Gate:
     """
 
     __slots__ = (
-        "__weakref__", "_admitted", "_bad", "_chance", "_good", "_leases", "_mutex", "_next_lease", "_opens",
-        "_policy", "_wait", "phase", "since", "until",
+        "__weakref__", "_admitted", "_bad", "_chance", "_good", "_lease", "_leases", "_mutex", "_next_lease",
+        "_opens", "_policy", "_wait", "phase", "since", "until",
     )  # fmt: skip
 
     def __init__(self, policy: Breaker, mutex: Mutex, chance: Callable[[], float]) -> None:
         self._policy = policy
-        self._mutex = mutex
         self._chance = chance
         floor = policy.open_at or State.UNRESPONSIVE
         self._opens = tuple(state for state in State if state.severity >= floor.severity)
         self._bad = _ALWAYS_BAD + tuple(
             class_ for state, class_ in _ALSO_BAD if state in self._opens
         )
-        self._wait = policy.wait
-        self._leases: dict[int, float] = {}
         self._next_lease = 0
+        self.renew(mutex)
+
+    def renew(self, mutex: Mutex) -> None:
+        """As new, after a fork: the probes are the parent's, and so may be the lock."""
+        self._mutex = mutex
+        self._wait = self._lease = self._policy.wait
+        self._leases: dict[int, float] = {}
         self._good = 0
         self._admitted = 0.0
         self.phase = CLOSED
@@ -86,6 +90,7 @@ class Gate:
         self._good = 0
         self._admitted = 0.0
         if self.phase is OPEN:
+            self._lease = self._wait
             self.until = now + self._wait * (0.75 + 0.5 * self._chance())
             self._wait = min(self._wait * 2, self._policy.wait_most)
         elif self.phase is RAMP:
@@ -111,15 +116,16 @@ class Gate:
             return self.phase is CLOSED, None
 
     def _probe(self, now: float) -> tuple[bool, int | None]:
-        if any(
-            end <= now for end in self._leases.values()
-        ):  # it hangs: the target is as bad as it was
+        over = [lease for lease, end in self._leases.items() if end <= now]
+        if over and not self._good:  # they hang, and none was answered: as bad as it was
             self._move("bad", now)
             return False, None
+        for lease in over:  # others were answered: a part that hangs must not hold up all
+            del self._leases[lease]
         if len(self._leases) + self._good >= self._policy.probes:
             return False, None
         self._next_lease += 1
-        self._leases[self._next_lease] = now + self._policy.lease
+        self._leases[self._next_lease] = now + (self._policy.lease or self._lease)
         return True, self._next_lease
 
     def _ramp(self, now: float) -> bool:

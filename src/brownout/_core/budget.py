@@ -24,6 +24,10 @@ class Budget:
     __slots__ = ("_mutex", "_seen", "balance")
 
     def __init__(self, mutex: Mutex) -> None:
+        self.renew(mutex)
+
+    def renew(self, mutex: Mutex) -> None:
+        """As new, after a fork: what the parent saved is the parent's."""
         self._mutex = mutex
         self._seen = 0
         self.balance = FIRST

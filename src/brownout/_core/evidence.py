@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import HEADER, header_value
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import BUCKETS, Sketch, bucket
+from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 
 if TYPE_CHECKING:
     from brownout._core.breaker import Gate
@@ -151,6 +151,12 @@ class Tick(NamedTuple):
     queued: int
     waited: float
 
+    @property
+    def together(self) -> float:
+        """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
+        busy = sum(middle(index) * count for index, count in (*self.answered, *self.censored))
+        return max(len(self.ages) + self.queued, busy / max(self.seconds, 1e-3))
+
 
 class Cell:
     """A few seconds of one operation: counts by class, latencies, attempts started, seconds of pool wait."""
@@ -201,10 +207,19 @@ class Evidence:
     __slots__ = ("_calls", "_ended", "_ended_ever", "_started_ever", "at", "cells", "shards")
 
     def __init__(self, at: float) -> None:
-        self.at = at
         self.shards: dict[int, Shard] = {}
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[tuple[float, Shard]] = []
+        self.forget(at)
+
+    def forget(self, at: float) -> None:
+        """Forget everything, after a fork. What is in flight is the parent's: it settles nothing here."""
+        for shard in self._all():
+            shard.pending.clear()
+        self.at = at
+        self.shards.clear()
+        self.cells.clear()
+        self._ended.clear()
         self._calls = 0
         self._ended_ever = 0
         self._started_ever = 0

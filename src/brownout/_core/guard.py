@@ -92,6 +92,13 @@ class Operation:
         rows = self.judge.recent()
         return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
 
+    def forget(self, now: float) -> None:
+        """Forget all but what is usual, after a fork."""
+        self.evidence.forget(now)
+        self.judge = Judge(self.usual.baseline, now)
+        self.known = False
+        self.due = -inf
+
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
         tick = self.evidence.fold(now)
@@ -133,6 +140,17 @@ class Target:
         self.next_fold = -inf
         self.problem: Exception | None = None
         self._mutex = mutex()
+
+    def renew(self, mutex: Callable[[], Mutex], now: float) -> None:
+        """After a fork: locks that no lost thread holds, and no evidence but the child's own.
+
+        What is usual is kept: the child calls the same target.
+        """
+        self._mutex = mutex()
+        self.budget.renew(mutex())
+        self.claim, self.problem, self.next_fold = None, None, -inf
+        for operation in self.operations.values():
+            operation.forget(now)
 
     def operation(self, name: str, now: float) -> Operation:
         """The operation of that name; "other" when there are too many names."""
@@ -210,7 +228,9 @@ def _rank(verdict: Verdict) -> tuple[int, float, str]:
 class Core:
     """One guard's decisions: may an attempt start, what did it show, may it be tried again."""
 
-    __slots__ = ("_chance", "_mutex", "_timeout", "gates", "limit", "policy", "target")
+    __slots__ = (
+        "__weakref__", "_chance", "_mutex", "_timeout", "gates", "limit", "policy", "target",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -226,6 +246,13 @@ class Core:
         self._mutex = mutex
         self._chance = chance
         self._timeout = policy.timeout
+
+    def renew(self) -> None:
+        """After a fork: every permit is free and every gate closed; what is out is the parent's."""
+        if self.limit is not None:
+            self.limit.renew()
+        for gate in self.gates.values():
+            gate.renew(self._mutex())
 
     def gate(self, operation: Operation) -> Gate | None:
         """This guard's gate before an operation; None without a breaker.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FALSE_ALARM_SECONDS = 86_400.0
 MOST_NATS = 5.0  # what one call may weigh: no single call decides
+ONE_TICK = 0.45  # of the threshold: three ticks must speak
 RECOVERED_NATS = 7.0
 PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
 RECENT_SECONDS = 2.0
@@ -263,9 +264,16 @@ class Judge:
         """What the tick adds to each score, and which part of its calls that is."""
         columns = [(index, count) for index, count in enumerate(moved) if count]
         gains = [sum(count * mode.nats[index] for index, count in columns) for mode in self._table]
-        # However many calls one stall holds up, one tick may not decide.
-        most = max(self._threshold(self._supported) / 6, MOST_NATS)
-        top = max(gains)
+        # However many calls one moment holds up, they weigh no more than one, and calls made one after
+        # the other are that many moments; but neither one tick may decide nor two.
+        threshold = self._threshold(self._supported)
+        most, top = max(threshold / 6, MOST_NATS), max(gains)
+        if top > most:
+            nats = self._table[gains.index(top)].nats
+            bad = sum(count for index, count in columns if nats[index] > 0)
+            moments = [row.tick.together for row in list(self._rows)[-2:]]
+            together = max(1.0, self._base.rate * self._base.p50, *moments)
+            most = max(most, min(most * bad / together, threshold * ONE_TICK))
         part = most / top if top > most else 1.0
         return [gain * part for gain in gains], part
 
@@ -275,16 +283,19 @@ class Judge:
         return threshold / 2 if now < self._probation else threshold
 
     def _rate(self) -> float:
-        if not self._rows:
-            return 0.0
-        return sum(row.tick.started for row in self._rows) / max(
-            1.0, sum(row.tick.seconds for row in self._rows)
-        )
+        seconds = sum(row.tick.seconds for row in self._rows)
+        return sum(row.tick.started for row in self._rows) / max(1.0, seconds)
 
-    def _recent(self, now: float, onset: float) -> tuple[Row, ...]:
+    def _recent(self, now: float, onset: float, least: int = 0) -> tuple[Row, ...]:
         rate = self._base.rate or self._rate()
-        oldest = max(onset, now - max(RECENT_SECONDS, RECENT_CALLS / max(rate, 0.1)))
-        return tuple(row for row in self._rows if row.tick.at > oldest)
+        oldest = now - max(RECENT_SECONDS, RECENT_CALLS / max(rate, 0.1))
+        rows: list[Row] = []
+        for row in reversed(self._rows):
+            if row.tick.at <= onset or (row.tick.at <= oldest and least <= 0):
+                break
+            rows.append(row)
+            least -= sum(row.calls)  # who waits long for each call makes few
+        return tuple(reversed(rows))
 
     def _best(self, calls: list[int]) -> tuple[int, float]:
         """The mode that explains the calls best, and by how many nats better than the usual does."""
@@ -324,7 +335,7 @@ class Judge:
         self._name(now)
 
     def _name(self, now: float) -> None:
-        rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
+        rows = self._recent(now, self._onset, SILENT_CALLS) or tuple(self._rows)[-1:]
         calls = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
         everything = [a + b for a, b in zip(calls, self._waiting, strict=True)]
         told = sum(everything)
@@ -338,16 +349,8 @@ class Judge:
         mode = self._table[self._current]
         state = self._state(mode, rows, calls)
         self._told = told
-        self.finding = Finding(
-            state,
-            mode.kind,
-            mode.extent,
-            self._onset,
-            self._supported,
-            rows,
-            self._waiting,
-            self._sticky,
-        )
+        what = (state, mode.kind, mode.extent, self._onset, self._supported)
+        self.finding = Finding(*what, rows, self._waiting, self._sticky)
 
     def _milder(self, best: int) -> bool:
         """Whether `best` is less of the same, while calls go well: then it is ending, not getting milder."""
@@ -366,7 +369,9 @@ class Judge:
         seconds = sum(row.tick.seconds for row in rows)
         state = mode.state
         silent = calls[WAITING + LATE] + self._waiting[WAITING + LATE]
-        if not ended and silent >= SILENT_CALLS:
+        # Callers may leave before `silent_after`: then nobody is answered, for longer than it ever takes.
+        left = sum(calls[WAITING + LATE - 1 :]) if seconds >= self._base.quiet_after else 0
+        if not ended and max(silent, left) >= SILENT_CALLS:
             state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
         elif state is State.UNRESPONSIVE and silent < max(SILENT_CALLS, ended):
             # Slow to answer, so far: most of those that are old enough to tell did answer.

@@ -28,6 +28,10 @@ class Limit:
         """Give a permit back."""
         self.free.append(None)
 
+    def renew(self) -> None:
+        """As new, after a fork: the permits that are out are the parent's."""
+        self.free = [None] * self.most
+
     @property
     def in_use(self) -> int:
         """Permits taken now."""

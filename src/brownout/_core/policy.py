@@ -35,15 +35,15 @@ class Breaker:
 
     `open_at` opens it at that state or worse instead (a partial failure is then made total: say so on
     purpose). After `wait` seconds (jittered, doubled up to `wait_most` while probes fail) at most `probes`
-    attempts are let through, each on a lease of `lease` seconds; when all went well the share of calls
-    admitted rises to all of them over `ramp` seconds.
+    attempts are let through, each on a lease of `lease` seconds (None: as long as was waited for them);
+    when all went well the share of calls admitted rises to all of them over `ramp` seconds.
     """
 
     open_at: State | None = None
     probes: int = 3
     wait: float = 1.0
-    wait_most: float = 30.0
-    lease: float = 5.0
+    wait_most: float = 15.0  # less than the window: it looks again before it is forgotten why
+    lease: float | None = None
     ramp: float = 2.0
 
 
@@ -143,7 +143,7 @@ class Policy:
             faults.append(
                 f"Breaker(probes={breaker.probes!r}): it must be a whole number from 1 to 100"
             )
-        spans = ("wait", "wait_most", "lease", "ramp")
+        spans = ("wait", "wait_most", "ramp", *(["lease"] if breaker.lease is not None else []))
         faults += [
             f"Breaker({name}={getattr(breaker, name)!r}): it must be a number of seconds above 0"
             for name in spans

@@ -22,7 +22,10 @@ ENOUGH = 80  # answered calls before a baseline is believed
 REMEMBERED = 20_000  # then old counts are halved
 DEAD_BAND_SHARE = 0.5
 DEAD_BAND_SECONDS = 0.005
-SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out: silence is a second
+SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out: silence is a second,
+SILENT_TIMES = 10  # or ten times as long as the slowest answer, once so many came:
+GLIMPSED = 20
+SILENT_LEAST_SECONDS = 0.25
 BLOCK_SECONDS = 5.0
 _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
@@ -52,9 +55,18 @@ class Baseline(NamedTuple):
     silent: float
 
     @property
+    def quiet_after(self) -> float:
+        """Nobody answered for so long is silence, although each caller left sooner."""
+        return _silence(self.thresholds[3])
+
+    @property
     def cold(self) -> bool:
         """Whether nothing has been learned yet: only definite outcomes and deadlines can be judged."""
         return self.n == 0
+
+
+def _silence(slowest: float) -> float:
+    return min(max(SILENT_TIMES * slowest, SILENT_LEAST_SECONDS), SILENT_COLD_SECONDS)
 
 
 def _levels(thresholds: tuple[float, ...], silent_after: float) -> tuple[int, ...]:
@@ -65,9 +77,12 @@ def _levels(thresholds: tuple[float, ...], silent_after: float) -> tuple[int, ..
     )
 
 
-def cold(timeout: float) -> Baseline:
-    """The baseline before any is learned: priors, and the time-out in place of a usual latency."""
-    silent_after = min(timeout * 0.999, SILENT_COLD_SECONDS)
+def cold(timeout: float, slowest: float = inf) -> Baseline:
+    """The baseline before any is learned: priors, and the time-out in place of a usual latency.
+
+    `slowest` is the slowest answer, once a few came.
+    """
+    silent_after = min(timeout * 0.999, _silence(slowest))
     thresholds = (inf, inf, inf, inf)
     tails = (0.5, 0.1, 0.01, 0.001)
     level = _levels(thresholds, silent_after)
@@ -80,13 +95,14 @@ class Usual:
     """Learns the baseline of one operation from its healthy ticks."""
 
     __slots__ = (
-        "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_hazard", "_next",
-        "_quarantine", "_seconds", "_sketch", "_started", "baseline", "timeout",
+        "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_glimpsed", "_hazard",
+        "_next", "_quarantine", "_seconds", "_sketch", "_started", "baseline", "timeout",
     )  # fmt: skip
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.baseline = cold(timeout)
+        self._glimpsed = False
         self._quarantine: deque[Tick] = deque(maxlen=1024)
         self._sketch = Sketch()
         self._classes = [0] * CLASSES
@@ -105,10 +121,21 @@ class Usual:
             self._quarantine.clear()
             return
         self._quarantine.append(tick)
+        if self.baseline.cold:
+            self._glimpse()
         while self._quarantine and self._quarantine[0].at <= tick.at - QUARANTINE_SECONDS:
             self._take(self._quarantine.popleft())
         if self._sketch.count >= self._next:
             self._refit()
+
+    def _glimpse(self) -> None:
+        """Before anything is learned: silence is many times the slowest answer so far."""
+        answers = [pair for tick in self._quarantine for pair in tick.answered]
+        if sum(count for _, count in answers) < GLIMPSED:
+            return
+        glimpsed = cold(self.timeout, middle(max(index for index, _ in answers)))
+        if glimpsed.silent_after > self.baseline.silent_after or not self._glimpsed:
+            self.baseline, self._glimpsed = glimpsed, True
 
     def _take(self, tick: Tick) -> None:
         for index, count in tick.answered:

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from brownout._core.outcome import Outcome
 
 
+def on_a_loop() -> asyncio.AbstractEventLoop:
+    """The running loop; raises RuntimeError where there is none (trio): nothing would end a hang."""
+    loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for event loops
+    if loop is None:
+        raise RuntimeError(
+            "no asyncio loop is running, so a guarded call could not be bounded and is not made: under"
+            " trio run it by trio-asyncio, or guard a `def` and call it by trio.to_thread.run_sync"
+        )
+    return loop
+
+
 def guarded(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -31,6 +42,7 @@ def guarded(
     with_attempt = options.with_attempt
 
     async def call(*args: Any, **kwargs: Any) -> Any:
+        loop = on_a_loop()
         now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
         attempt: Any = admit(operation, thread, now, deadline)
         if attempt.__class__ is not Attempt:
@@ -38,7 +50,6 @@ def guarded(
             flow = recover(whole, None, attempt, now)
             return _raised(await drive(flow, core, options, fn, args, kwargs))
         try:
-            loop = asyncio.get_running_loop()
             task: Any = asyncio.current_task(loop)
             others, cancelling = waiting(loop, thread, attempt.deadline), task.cancelling()
             others[attempt] = task
@@ -90,6 +101,7 @@ async def outcome(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]], args: Any, kwargs: Any
 ) -> Outcome[Any]:
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
+    on_a_loop()
     now = clock.now()
     call = Call(core, options, get_ident(), now, DEADLINE.get())
     attempt = call.admit(now)

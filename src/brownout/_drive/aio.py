@@ -14,7 +14,7 @@ from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
 from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE
+from brownout._drive.context import DEADLINE, ambient
 from brownout._drive.wheel import wheel
 from brownout.errors import Refused
 
@@ -30,7 +30,7 @@ async def run(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]], args: Any, kwargs: Any
 ) -> Any:
     """Carry out one guarded call."""
-    now, deadline = clock.now(), DEADLINE.get()
+    now, deadline = clock.now(), ambient()
     attempt = core.admit(options.operation, get_ident(), now, deadline)
     if isinstance(attempt, Refused):
         call = Call(core, options, get_ident(), now, deadline)
@@ -57,7 +57,7 @@ async def outcome(
 ) -> Outcome[Any]:
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
     now = clock.now()
-    call = Call(core, options, get_ident(), now, DEADLINE.get())
+    call = Call(core, options, get_ident(), now, ambient())
     attempt = call.admit(now)
     if isinstance(attempt, Refused):
         flow = recover(call, None, attempt, now)

@@ -14,7 +14,7 @@ from brownout._core.evidence import Attempt
 from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
 from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE
+from brownout._drive.context import DEADLINE, ambient
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SUCCESS = OutcomeClass.SUCCESS
 
 def run(core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Carry out one guarded call."""
-    now, deadline = clock.now(), DEADLINE.get()
+    now, deadline = clock.now(), ambient()
     attempt = core.admit(options.operation, get_ident(), now, deadline)
     if isinstance(attempt, Refused):
         call = Call(core, options, get_ident(), now, deadline)
@@ -50,7 +50,7 @@ def outcome(
 ) -> Outcome[Any]:
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
     now = clock.now()
-    call = Call(core, options, get_ident(), now, DEADLINE.get())
+    call = Call(core, options, get_ident(), now, ambient())
     attempt = call.admit(now)
     if isinstance(attempt, Refused):
         return call.outcome(

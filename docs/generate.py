@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import brownout
+import brownout.ext.asgi
 import brownout.ext.httpx
 import brownout.testing
 from brownout import State
@@ -22,7 +23,9 @@ from brownout._core.breaker import TRANSITIONS, GatePhase
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
-MADE = {"Breaker", "FakeClock", "Guard", "Retry", "Transport", "deadline"}  # by users
+MADE = {
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
+}  # by users  # fmt: skip
 VERBS = ("demo", "status", "watch", "explain")
 
 
@@ -40,6 +43,8 @@ def members(class_: type) -> list[tuple[str, Any]]:
     found = []
     for name, thing in vars(class_).items():
         if name == "__call__" or not name.startswith("_"):
+            if isinstance(thing, staticmethod):
+                thing = thing.__func__  # noqa: PLW2901
             inner = thing.fget if isinstance(thing, property) else thing
             if (inspect.isfunction(inner) or isinstance(thing, property)) and inspect.getdoc(thing):
                 found.append((name, thing))
@@ -70,6 +75,8 @@ def api() -> str:
     ]
     for name in brownout.__all__:
         lines += entry(name, getattr(brownout, name))
+    for name in reversed(brownout.ext.asgi.__all__):
+        lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))

@@ -10,6 +10,7 @@ the state sets what the guard does with the next call.
 from __future__ import annotations
 
 from brownout._core.because import Number, Verdict
+from brownout._core.deadline import DeadlineHeader
 from brownout._core.evidence import Attempt
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown
 from brownout._core.policy import Breaker, Retry
@@ -37,6 +38,7 @@ __all__ = [
     "Certainty",
     "Change",
     "ConfigurationError",
+    "DeadlineHeader",
     "DeadlinePassed",
     "Guard",
     "LimitReached",

@@ -22,7 +22,7 @@ from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._drive import threads
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE
+from brownout._drive.context import DEADLINE, ambient
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class AttemptBlock:
 
     def _begin(self) -> Attempt:
         now = clock.now()
-        self._call = Call(self._core, self._options, threading.get_ident(), now, DEADLINE.get())
+        self._call = Call(self._core, self._options, threading.get_ident(), now, ambient())
         admitted = self._call.admit(now)
         if not isinstance(admitted, Attempt):
             raise admitted

@@ -21,6 +21,7 @@ import httpx2
 import pytest
 
 from brownout import (
+    DeadlineHeader,
     DeadlinePassed,
     Guard,
     LimitReached,
@@ -46,11 +47,14 @@ LIMIT_SECONDS = 10.0
 class Client:
     """A guarded client that looks sync, whatever it is."""
 
-    def __init__(self, lib: Any, is_async: bool, guard: Guard, **how: Any) -> None:
+    def __init__(
+        self, lib: Any, is_async: bool, guard: Guard, told: Any = None, **how: Any
+    ) -> None:
         self.lib, self.is_async = lib, is_async
         how.setdefault("verify", False)  # CA files take long to read
         inner = (lib.AsyncHTTPTransport if is_async else lib.HTTPTransport)(**how)
-        self.transport = Transport(inner, guard=guard)
+        options = {} if told is None else {"deadline_headers": told}
+        self.transport = Transport(inner, guard=guard, **options)
         make = lib.AsyncClient if is_async else lib.Client
         self.client, self.plain = make(transport=self.transport), make(transport=inner)
         self.runner = asyncio.Runner() if is_async else None
@@ -514,6 +518,24 @@ def test_the_time_left_goes_out_and_is_rewritten_for_each_attempt(
     with client_of(kind, Guard("free")) as client:
         client.get(server.url)
     assert HEADER not in server.came[-1].headers
+
+
+def test_the_headers_that_tell_the_time_left_can_be_chosen(kind: Any, server: Server) -> None:
+    told = (DeadlineHeader.GRPC, DeadlineHeader("Request-Timeout", "s"))
+    server.script.append(reply(503))
+    guard = generous(retry=Retry(attempts=2, budget=1.0, backoff=0.2))
+    with client_of(kind, guard, told=told) as client, deadline(2.0):
+        client.get(server.url)
+    for header in told:
+        first, second = (header.read(came.headers[header.name]) for came in server.came)
+        assert first is not None
+        assert second is not None
+        assert 1.5 < first <= 2.0
+        assert second <= first - 0.1
+    assert all(HEADER not in came.headers for came in server.came)
+    with client_of(kind, Guard("quiet"), told=()) as client, deadline(2.0):
+        client.get(server.url)
+    assert not {HEADER, *(header.name for header in told)} & set(server.came[-1].headers)
 
 
 def test_the_time_left_is_stamped_after_the_wait_for_the_pool(kind: Any, server: Server) -> None:

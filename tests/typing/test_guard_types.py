@@ -60,6 +60,21 @@ def seeing(guard: Guard) -> None:
     assert_type(remaining(), float)
 
 
+async def carrying() -> None:
+    def left(sku: str, *, n: int = 1) -> int:
+        return len(sku) * n
+
+    async def left_async(sku: str) -> int:
+        return len(sku)
+
+    assert_type(deadline.carry(left)("A", n=2), int)
+    deadline.carry(left)(3)  # type: ignore[arg-type]
+    kept: Callable[[str], Coroutine[Any, Any, int]] = deadline.carry(left_async)
+    assert_type(await kept("A"), int)
+    with deadline.detach() as nothing:
+        assert_type(nothing, None)
+
+
 def three_values(told: Outcome[int]) -> None:
     assert_type(told.value, int | None)
     assert_type(told.error, Exception | None)

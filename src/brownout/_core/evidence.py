@@ -12,11 +12,13 @@ from array import array
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.deadline import HEADER, header_value
+from brownout._core.deadline import DeadlineHeader
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
 from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brownout._core.breaker import Gate
 
 CLASSES = len(OutcomeClass)
@@ -25,6 +27,7 @@ GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
 _ZEROS = bytes(8 * BUCKETS)
+_WRITTEN = (DeadlineHeader.ENVOY,)
 
 
 class Attempt:
@@ -67,10 +70,10 @@ class Attempt:
         """An answer has begun to arrive."""
         self.phase = Phase.RECEIVING
 
-    def headers(self, now: float) -> dict[str, str]:
+    def headers(self, now: float, written: Sequence[DeadlineHeader] = _WRITTEN) -> dict[str, str]:
         """What to tell the next hop: the time that is left at the monotonic instant `now`."""
-        value = header_value(self.deadline - now)
-        return {} if value is None else {HEADER: value}
+        told = {header.name: header.write(self.deadline - now) for header in written}
+        return {name: value for name, value in told.items() if value is not None}
 
     def settle(self, class_: OutcomeClass, retry_after: float | None = None) -> None:
         """Say what the attempt showed, where its end (a value or an exception) does not say it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE
+from brownout._drive.context import DEADLINE, ambient
 from brownout._drive.wheel import waiting
 from brownout.errors import Refused
 
@@ -43,7 +43,7 @@ def guarded(
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         loop = on_a_loop()
-        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
+        now, deadline, thread = clock.now(), ambient(), get_ident()
         attempt: Any = admit(operation, thread, now, deadline)
         if attempt.__class__ is not Attempt:
             whole = Call(core, options, thread, now, deadline)
@@ -103,7 +103,7 @@ async def outcome(
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
     on_a_loop()
     now = clock.now()
-    call = Call(core, options, get_ident(), now, DEADLINE.get())
+    call = Call(core, options, get_ident(), now, ambient())
     attempt = call.admit(now)
     if isinstance(attempt, Refused):
         flow = recover(call, None, attempt, now)

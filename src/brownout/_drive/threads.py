@@ -14,7 +14,7 @@ from brownout._core.evidence import Attempt
 from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
 from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE
+from brownout._drive.context import DEADLINE, ambient
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
     with_attempt = options.with_attempt
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
+        now, deadline, thread = clock.now(), ambient(), get_ident()
         attempt: Any = admit(operation, thread, now, deadline)
         if attempt.__class__ is not Attempt:
             whole = Call(core, options, thread, now, deadline)
@@ -63,7 +63,7 @@ def outcome(
 ) -> Outcome[Any]:
     """Carry out one guarded call and tell how it ended; raises only what is no Exception."""
     now = clock.now()
-    call = Call(core, options, get_ident(), now, DEADLINE.get())
+    call = Call(core, options, get_ident(), now, ambient())
     attempt = call.admit(now)
     if isinstance(attempt, Refused):
         return call.outcome(

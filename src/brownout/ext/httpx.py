@@ -19,10 +19,10 @@ from email.utils import parsedate_to_datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from brownout import Attempt, Certainty, Guard, OutcomeClass, Phase, Shown
+from brownout import Attempt, Certainty, DeadlineHeader, Guard, OutcomeClass, Phase, Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -62,9 +62,12 @@ class _Answered(Exception):
 class _Exchange:
     """One request on its way: the attempt under way, and the answer that waits for the decision."""
 
-    def __init__(self, request: Any, *, traced: bool) -> None:
+    def __init__(
+        self, request: Any, *, traced: bool, deadline_headers: Sequence[DeadlineHeader]
+    ) -> None:
         self.request = request
         self.traced = traced
+        self.deadline_headers = deadline_headers
         self.attempt: Attempt | None = None
         self.spare: Any = None
         self.replayable = _replayable(request)
@@ -77,7 +80,7 @@ class _Exchange:
         self.attempt = attempt
         if self.traced:
             attempt.waiting()
-        self.request.headers.update(attempt.headers(time.monotonic()))
+        self.request.headers.update(attempt.headers(time.monotonic(), self.deadline_headers))
         self.request.extensions = {**self.users, "trace": trace}
         if bounded and attempt.deadline < inf:
             self.timeout = self.request.extensions["timeout"] = {}
@@ -101,7 +104,7 @@ class _Exchange:
         ):  # its first event: the pool has given it a connection, or leave to make one
             attempt.waited(time.monotonic() - attempt.began)
         if name.endswith("send_request_headers.started"):
-            _stamp(info, attempt)
+            _stamp(info, attempt, self.deadline_headers)
             attempt.sent()
         elif name.endswith("receive_response_headers.complete"):
             attempt.receiving()
@@ -131,16 +134,24 @@ class Transport(Base):  # type: ignore[misc]
 
     `transport` is the one that does the work; `guard` the Guard of the target it talks to. Raises what the
     inner transport raises, and the guard's own refusals and time-outs (`brownout.Refused`, `TimedOut`).
+    `deadline_headers` are written, with the time that is left; give () for none.
     """
 
-    def __init__(self, transport: Any, *, guard: Guard) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        *,
+        guard: Guard,
+        deadline_headers: Sequence[DeadlineHeader] = (DeadlineHeader.ENVOY,),
+    ) -> None:
         self._inner = transport
         self._guard = guard
+        self._deadline_headers = tuple(deadline_headers)
         self._traced = _traced(transport)
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, guarded, in this thread."""
-        exchange = _Exchange(request, traced=self._traced)
+        exchange = _Exchange(request, traced=self._traced, deadline_headers=self._deadline_headers)
 
         def trace(name: str, info: dict[str, Any]) -> None:
             exchange.event(name, info)
@@ -166,7 +177,7 @@ class Transport(Base):  # type: ignore[misc]
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request, guarded, in this task."""
-        exchange = _Exchange(request, traced=self._traced)
+        exchange = _Exchange(request, traced=self._traced, deadline_headers=self._deadline_headers)
 
         async def trace(name: str, info: dict[str, Any]) -> None:
             exchange.event(name, info)
@@ -245,11 +256,13 @@ def _traced(transport: Any) -> bool:
     )
 
 
-def _stamp(info: dict[str, Any], attempt: Attempt) -> None:
+def _stamp(
+    info: dict[str, Any], attempt: Attempt, deadline_headers: Sequence[DeadlineHeader]
+) -> None:
     """Tell the time that is left now, at the first byte: the wait for a connection is over."""
     headers: Any = getattr(info.get("request"), "headers", None)
     if headers.__class__ is list:
-        for name, value in attempt.headers(time.monotonic()).items():
+        for name, value in attempt.headers(time.monotonic(), deadline_headers).items():
             key = name.encode()
             headers[:] = [(k, value.encode() if k.lower() == key else v) for k, v in headers]
 

@@ -23,6 +23,7 @@ from brownout._core.state import State, at_least
 from brownout._drive import threads
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE
+from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ class Guard:
 
         Admitted and settled, never repeated. The second form is cancelled when its time is up.
         """
-        return AttemptBlock(self._core, Options(self._operation(operation)))
+        asked = self._operation(operation)
+        return AttemptBlock(self._core, Options(asked, keep=keeper(self._core, asked)))
 
     @property
     def state(self) -> State | None:
@@ -261,12 +263,13 @@ class Guard:
             fallback = policy.fallback
             if fallback is not None and _is_async(fallback) and not _is_async(fn):
                 raise TypeError(f"{_name(fn)} is not async, but its fallback is: give it a `def`")
+        asked = self._operation(operation or _name(fn))
         return Options(
-            self._operation(operation or _name(fn)),
+            asked,
             policy.idempotent if idempotent is None else idempotent,
             classify,
             fallback,
-            with_attempt,
+            keeper(self._core, asked) if with_attempt else None,
         )
 
 
@@ -285,6 +288,8 @@ class AttemptBlock:
         admitted = self._call.admit(now)
         if not isinstance(admitted, Attempt):
             raise admitted
+        if self._options.keep is not None:
+            admitted.keep = self._options.keep
         self._attempt = admitted
         return admitted
 

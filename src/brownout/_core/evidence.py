@@ -13,11 +13,15 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import HEADER, header_value
+from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
 from brownout._core.sketch import BUCKETS, Sketch, bucket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from brownout._core.breaker import Gate
+    from brownout._core.held import Hold
 
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
@@ -36,9 +40,10 @@ class Attempt:
     """
 
     __slots__ = (
-        "began", "deadline", "expired", "inherited", "phase", "probe", "queued", "shard", "shown",
+        "began", "deadline", "expired", "inherited", "keep", "phase", "probe", "queued", "shard", "shown",
         "waited_seconds",
     )  # fmt: skip
+    keep: Callable[[Attempt], Hold]  # set where an attempt is handed out, so that it can be held
 
     def __init__(self, shard: Shard, began: float, deadline: float) -> None:
         self.shard = shard
@@ -78,6 +83,15 @@ class Attempt:
     def settle(self, class_: OutcomeClass, retry_after: float | None = None) -> None:
         """Say what the attempt showed, where its end (a value or an exception) does not say it."""
         self.shown = Shown.of(class_, retry_after)
+
+    def hold(self) -> Hold:
+        """Say that the attempt goes on when its function returns: its answer is still to be read.
+
+        It stays in flight, with its permit, until the Hold ends it; that is to be kept by what reads the
+        answer. Do it last: what the function raises afterwards is not told to the guard. Raises
+        RuntimeError if the attempt is over already, or held.
+        """
+        return self.keep(self)
 
 
 class _Seen(NamedTuple):
@@ -186,11 +200,13 @@ def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
 class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
-    __slots__ = ("_calls", "_ended", "_pending", "at", "cells", "shards")
+    __slots__ = ("_calls", "_ended", "_late", "_pending", "at", "cells", "holds", "shards")
 
     def __init__(self, at: float) -> None:
         self.at = at
         self.shards: dict[int, Shard] = {}
+        self.holds = Holds()
+        self._late: Shard | None = None  # what held attempts showed: the fold's own
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[tuple[float, Shard]] = []
         self._calls = 0
@@ -203,7 +219,7 @@ class Evidence:
     @property
     def in_flight(self) -> int:
         """Attempts in flight now."""
-        return sum(len(shard.pending) for shard in self._all())
+        return sum(len(shard.pending) for shard in self._all()) + len(self.holds)
 
     @property
     def settled(self) -> int:
@@ -216,7 +232,8 @@ class Evidence:
         return self._calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        return [*list(self.shards.values()), *(shard for _, shard in self._ended)]
+        ended = [shard for _, shard in self._ended]
+        return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
@@ -224,8 +241,11 @@ class Evidence:
         answered: list[tuple[int, int]] = []
         censored: list[tuple[int, int]] = []
         ages: list[int] = []
-        queued = 0
+        queued = resting = 0
         waited = 0.0
+        if self.holds.known:
+            self._late = self._late or Shard()
+            ages, resting = self.holds.fold(now, self._late)
         for shard in self._all():
             old = shard.seen
             new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
@@ -239,7 +259,7 @@ class Evidence:
             queued += len(pending) - len(at_target)
             ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
             shard.seen = new
-        in_flight = len(ages) + queued
+        in_flight = len(ages) + queued + resting
         started = max(0, sum(classes) + in_flight - self._pending)
         self._pending = in_flight
         tick = Tick(now, now - self.at, started, classes, answered, censored, ages, queued, waited)

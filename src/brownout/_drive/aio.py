@@ -80,7 +80,8 @@ async def perform(
     kwargs: Any,
 ) -> Any:
     """Run one attempt, and cancel it when its time is up."""
-    if options.with_attempt:
+    if options.keep is not None:
+        attempt.keep = options.keep
         args = (attempt, *args)
     if attempt.deadline == inf:
         return await fn(*args, **kwargs)

@@ -72,7 +72,10 @@ def perform(
     """Run one attempt; what it calls sees the attempt's deadline."""
     token = DEADLINE.set(attempt.deadline)
     try:
-        value = fn(attempt, *args, **kwargs) if options.with_attempt else fn(*args, **kwargs)
+        if options.keep is not None:
+            attempt.keep = options.keep
+            args = (attempt, *args)
+        value = fn(*args, **kwargs)
         if value.__class__ is CoroutineType:
             attempt.settle(OutcomeClass.LOCAL)  # it has not even begun
         return value

@@ -26,11 +26,13 @@ LIMIT_SECONDS = 10.0
 class Client:
     """A guarded client that looks sync, whatever it is."""
 
-    def __init__(self, lib: Any, is_async: bool, guard: Guard, **how: Any) -> None:
+    def __init__(
+        self, lib: Any, is_async: bool, guard: Guard, *, per_host: bool = False, **how: Any
+    ) -> None:
         self.lib, self.is_async = lib, is_async
         how.setdefault("verify", False)  # CA files take long to read
         inner = (lib.AsyncHTTPTransport if is_async else lib.HTTPTransport)(**how)
-        self.transport = Transport(inner, guard=guard)
+        self.transport = Transport(inner, guard=guard, per_host=per_host)
         make = lib.AsyncClient if is_async else lib.Client
         self.client, self.plain = make(transport=self.transport), make(transport=inner)
         self.runner = asyncio.Runner() if is_async else None

@@ -26,6 +26,7 @@ from brownout import (
     State,
     TimedOut,
     deadline,
+    states,
 )
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
@@ -440,6 +441,39 @@ def test_an_operation_may_be_named(kind: Any, server: Server) -> None:
         client.get(server.url, extensions={"operation": "quote"})
         client.get(server.url)
     assert set(guard._target.operations) == {"quote", "GET"}
+
+
+def test_each_host_may_be_a_target_of_its_own(kind: Any, server: Server) -> None:
+    guard = Guard("web", limit=1)
+    other = Server()
+    other.otherwise = reply(500)
+    try:
+        with client_of(kind, guard, per_host=True) as client:
+            for _ in range(3):
+                assert client.get(server.url).status_code == 200
+                assert client.get(other.url + "/path?query=1").status_code == 500
+    finally:
+        other.close()
+    assert classes(guard) == {}
+    assert classes(guard.per(f"127.0.0.1:{server.port}")) == {"SUCCESS": 3}
+    assert classes(guard.per(f"127.0.0.1:{other.port}")) == {"FAILURE": 3}
+    ports = (server.port, other.port)
+    assert {seen.target for seen in states()} == {"web", *(f"web/127.0.0.1:{n}" for n in ports)}
+
+
+def test_a_hosts_name_may_be_long_and_a_users_name_is_no_part_of_it() -> None:
+    guard = Guard("w" * 60)
+    seen: Any = httpx.MockTransport(lambda _: httpx.Response(200))
+    transport: Any = Transport(seen, guard=guard, per_host=True)
+    with httpx.Client(transport=transport) as client:
+        client.get("http://user:password@a.example/x?key=1")
+        client.get(f"http://{'long.' * 40}example:81/")
+        client.get("http://[::1]:82/")
+    names = [one.target for one in states()]
+    whole = guard.policy.target
+    assert names == [whole, f"{whole}/::1:82", f"{whole}/a.example", names[-1]]
+    assert len(names[-1]) == 100
+    assert names[-1].endswith("long.example:81")
 
 
 def test_a_fallback_answers(kind: Any, closed_port: int) -> None:

@@ -36,18 +36,21 @@ else:
 __all__ = ["Transport"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+NAME_CHARACTERS = 100  # of a target, "name/host" in all
 
 
 class Transport(Base):  # type: ignore[misc]
     """An httpx or httpx2 transport that guards another one.
 
-    `transport` is the one that does the work; `guard` the Guard of the target it talks to. Raises what the
+    `transport` is the one that does the work; `guard` the Guard of the target it talks to;
+    with `per_host` each host is a target of its own, "name/host" (see `Guard.per`). Raises what the
     inner transport raises, and the guard's own refusals and time-outs (`brownout.Refused`, `TimedOut`).
     """
 
-    def __init__(self, transport: Any, *, guard: Guard) -> None:
+    def __init__(self, transport: Any, *, guard: Guard, per_host: bool = False) -> None:
         self._inner = transport
         self._guard = guard
+        self._per_host = per_host
         self._traced = _traced(transport)
 
     def handle_request(self, request: Any) -> Any:
@@ -68,7 +71,8 @@ class Transport(Base):  # type: ignore[misc]
             return exchange.decide(response, attempt, "SyncByteStream")
 
         try:
-            return self._guard.call(send, request, **_options(exchange, self._guard))
+            guard = self._guard_of(request)
+            return guard.call(send, request, **_options(exchange, guard))
         except Answered as answered:
             exchange.spare = None
             return answered.response
@@ -95,7 +99,8 @@ class Transport(Base):  # type: ignore[misc]
             return exchange.decide(response, attempt, "AsyncByteStream")
 
         try:
-            return await self._guard.acall(send, request, **_options(exchange, self._guard))
+            guard = self._guard_of(request)
+            return await guard.acall(send, request, **_options(exchange, guard))
         except Answered as answered:
             exchange.spare = None
             return answered.response
@@ -103,6 +108,14 @@ class Transport(Base):  # type: ignore[misc]
             request.extensions = exchange.users  # a redirect copies them
             if exchange.spare is not None:
                 await exchange.spare.aclose()
+
+    def _guard_of(self, request: Any) -> Guard:
+        if not self._per_host:
+            return self._guard
+        host, port = request.url.host, request.url.port  # the port only if it is not the usual one
+        room = NAME_CHARACTERS - len(self._guard.policy.target) - 1
+        # What tells long names apart is more often at the end.
+        return self._guard.per((host if port is None else f"{host}:{port}")[-max(1, room) :])
 
     def close(self) -> None:
         """Close the inner transport."""

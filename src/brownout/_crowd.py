@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from brownout._core.guard import Target
+    from brownout._core.target import Target
 
 G = TypeVar("G")
 

@@ -17,9 +17,10 @@ from weakref import WeakSet
 
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Options
-from brownout._core.guard import Core, Target
+from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
+from brownout._core.target import Target
 from brownout._crowd import Crowd
 from brownout._drive import threads
 from brownout._drive.clock import clock
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from brownout._core.because import Verdict
-    from brownout._core.guard import Operation
     from brownout._core.outcome import Outcome, Shown
+    from brownout._core.target import Operation
 
 P = ParamSpec("P")
 T = TypeVar("T")

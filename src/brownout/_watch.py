@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from brownout._core.because import Verdict
-    from brownout._core.guard import Target
     from brownout._core.state import State
+    from brownout._core.target import Target
 
 log = logging.getLogger("brownout")
 log.addHandler(logging.NullHandler())

@@ -23,12 +23,14 @@ from brownout import (
 from brownout import _guard as registry
 from brownout._core import flow
 from brownout._core.flow import Start, Wait
-from brownout._core.guard import Core, Operation
+from brownout._core.guard import Core
 from brownout._drive import aio, threads, virtual, wheel
 from brownout.testing import FakeClock, Script, Step, answer, fail, hang
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+    from brownout._core.target import Operation
 
 Trace = list[tuple[Any, ...]]
 

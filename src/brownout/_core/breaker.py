@@ -20,8 +20,8 @@ from brownout._core.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from brownout._core.guard import Mutex
     from brownout._core.policy import Breaker
+    from brownout._core.target import Mutex
 
 
 class GatePhase(Enum):

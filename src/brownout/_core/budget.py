@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brownout._core.guard import Mutex
+    from brownout._core.target import Mutex
 
 MOST_SAVED = 10.0  # a quiet hour may not buy a storm
 FIRST = 1.0

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from brownout._core.evidence import Attempt
-    from brownout._core.guard import Core, Operation
+    from brownout._core.guard import Core
     from brownout._core.held import Hold
+    from brownout._core.target import Operation
 
 FALLBACK = "fallback"
 TIGHT_SECONDS = 0.005  # clients round their time-outs

@@ -1,228 +1,30 @@
 """The one order: deadline, breaker, limit, attempt, settle, recover.
 
-`Target` is what all guards of one name share: the evidence of its operations, what is usual, the
-judgement, the budget. `Core` is one guard's own: its policy, its gate, its permits. Both are told the
-time, and neither ever waits.
+`Core` is one guard's own: its policy, its gates, its permits. It is told the time, and never waits.
 """
 
 from __future__ import annotations
 
-from math import inf, log2
-from typing import TYPE_CHECKING, Protocol
-from weakref import ReferenceType, ref
+from math import log2
+from typing import TYPE_CHECKING
+from weakref import ref
 
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
-from brownout._core.budget import Budget
-from brownout._core.evidence import Attempt, Evidence
-from brownout._core.judge import Judge
+from brownout._core.evidence import Attempt
 from brownout._core.limit import Limit
 from brownout._core.outcome import Certainty, OutcomeClass, Shown
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
-from brownout._core.state import State, worst
-from brownout._core.usual import Usual
+from brownout._core.state import State
 from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from brownout._core.policy import Policy
+    from brownout._core.target import Mutex, Operation, Target
 
-FOLD_SECONDS = 0.1
-OPERATIONS = 32  # of one target; what goes over lands in "other"
-OTHER = "other"
-THREADS = 16  # more shards than these are looked through for threads that have ended
 _SUCCESS = OutcomeClass.SUCCESS
 _NEVER = (OutcomeClass.LOCAL, OutcomeClass.CANCELLED, OutcomeClass.SHORT)
-
-
-class Mutex(Protocol):
-    """A lock, given by who may know threads."""
-
-    def acquire(self, blocking: bool = True) -> bool: ...  # noqa: FBT001, FBT002 - threading.Lock's
-
-    def release(self) -> None: ...
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None: ...
-
-
-class Operation:
-    """One kind of call of a target: its evidence, its usual, its judge."""
-
-    __slots__ = ("due", "evidence", "gates", "judge", "known", "name", "usual")
-
-    def __init__(self, name: str, timeout: float, now: float) -> None:
-        self.name = name
-        self.evidence = Evidence(now)
-        self.usual = Usual(timeout)
-        self.judge = Judge(self.usual.baseline, now)
-        self.known = False
-        self.due = (
-            -inf
-        )  # from when on a call must look twice: a fold is due, or a gate is not closed
-        self.gates: list[
-            ReferenceType[Gate]
-        ] = []  # of every guard that calls it; gone with the guard
-
-    @property
-    def state(self) -> State | None:
-        """What it is judged to be; None without evidence."""
-        if self.judge.finding is not None:
-            return self.judge.finding.state
-        return State.HEALTHY if self.known else None
-
-    @property
-    def calm(self) -> bool:
-        """Whether every gate before it is closed."""
-        gates = [reference() for reference in list(self.gates)]
-        return all(gate is None or gate.phase is CLOSED for gate in gates)
-
-    def verdict(self, target: str, claim: Claim | None) -> Verdict:
-        """The state with its reason."""
-        finding, base = self.judge.finding, self.usual.baseline
-        rows = self.judge.recent()
-        return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
-
-    def forget(self, now: float) -> None:
-        """Forget all but what is usual, after a fork."""
-        self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now)
-        self.known = False
-        self.due = -inf
-
-    def fold(self, now: float) -> None:
-        """Take in what is new, judge it, and learn from it if nothing is suspicious."""
-        tick = self.evidence.fold(now)
-        self.judge.step(tick)
-        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
-            self.judge.lapse(now)  # nobody has called for a whole window: no evidence
-        # Half as many keep what was known: a target called at just that rate would flicker.
-        enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
-        # Nor is anything called HEALTHY for the first time while it looks ill.
-        self.known = enough and (self.known or not self.judge.suspicious)
-        self.usual.learn(tick, suspicious=self.judge.suspicious)
-        self.judge.rebase(self.usual.baseline, now)
-        finding = self.judge.finding
-        for reference in list(self.gates):
-            gate = reference()
-            if gate is None:
-                self.gates.remove(reference)
-            elif finding is not None:
-                gate.observe(finding.state, finding.supported_at, now)
-
-
-class Target:
-    """What is known of one target, shared by every guard of that name."""
-
-    __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "problem",
-        "timeout",
-    )  # fmt: skip
-
-    def __init__(
-        self, name: str, mutex: Callable[[], Mutex], alive: Callable[[], frozenset[int]]
-    ) -> None:
-        self.name = name
-        self._alive = alive
-        self.operations: dict[str, Operation] = {}
-        self.budget = Budget(mutex())
-        self.claim: Claim | None = None
-        self.timeout = inf
-        self.next_fold = -inf
-        self.problem: Exception | None = None
-        self._mutex = mutex()
-
-    def renew(self, mutex: Callable[[], Mutex], now: float) -> None:
-        """After a fork: locks that no lost thread holds, and no evidence but the child's own.
-
-        What is usual is kept: the child calls the same target.
-        """
-        self._mutex = mutex()
-        self.budget.renew(mutex())
-        self.claim, self.problem, self.next_fold = None, None, -inf
-        for operation in self.operations.values():
-            operation.forget(now)
-
-    def operation(self, name: str, now: float) -> Operation:
-        """The operation of that name; "other" when there are too many names."""
-        found = self.operations.get(name)
-        if found is not None:
-            return found
-        if len(self.operations) >= OPERATIONS:
-            name = OTHER
-        return self.operations.setdefault(name, Operation(name, self.timeout, now))
-
-    @property
-    def calls(self) -> int:
-        """First attempts ever admitted, over all operations."""
-        return sum(operation.evidence.calls for operation in list(self.operations.values()))
-
-    def tick(self, now: float) -> None:
-        """Fold if the last fold is long enough ago and nobody else is folding.
-
-        Never waits, and never raises: a fault of the judge is kept in `problem`, and calls go on.
-        """
-        if self._mutex.acquire(blocking=False):
-            try:
-                if now >= self.next_fold:
-                    self._fold(now)
-            except Exception as problem:
-                self.problem = problem
-            finally:
-                self._mutex.release()
-
-    def fold(self, now: float) -> None:
-        """Fold now, for a reader; waits for a fold that is under way."""
-        with self._mutex:
-            self._fold(now)
-
-    def _fold(self, now: float) -> None:
-        self.next_fold = now + FOLD_SECONDS
-        for operation in list(self.operations.values()):
-            alive = self._alive() if len(operation.evidence.shards) > THREADS else None
-            operation.fold(now)
-            operation.due = self.next_fold if operation.calm else -inf
-            if alive is not None:
-                operation.evidence.retire(alive, now)
-
-    def state(self, now: float) -> State | None:
-        """The state alone, which costs less than a verdict."""
-        with self._mutex:
-            if now >= self.next_fold:
-                self._fold(now)
-            known = [operation.state for operation in list(self.operations.values())]
-        return worst(known)
-
-    def verdicts(self, now: float) -> list[Verdict]:
-        """The verdict on each operation, the worst first, then the busiest."""
-        with self._mutex:
-            if now >= self.next_fold:
-                self._fold(now)
-            every = [op.verdict(self.name, self.claim) for op in self.operations.values()]
-        return sorted(every, key=_rank)
-
-    def verdict(self, now: float) -> Verdict:
-        """The verdict on the target: that of its worst operation with evidence."""
-        every = self.verdicts(now)
-        if every:
-            return every[0]
-        because = "no evidence: it has not been called"
-        claim = self.claim.ok if self.claim else None
-        return Verdict(self.name, "", None, "", 0.0, because, (), (), now, now, claim)
-
-
-def _rank(verdict: Verdict) -> tuple[int, float, str]:
-    severity = -1 if verdict.state is None else verdict.state.severity
-    return -severity, -verdict.number("calls"), verdict.operation
 
 
 class Core:

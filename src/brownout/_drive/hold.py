@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from brownout._core.guard import Core, Operation
+    from brownout._core.guard import Core
     from brownout._core.outcome import OutcomeClass
+    from brownout._core.target import Operation
 
 
 def keeper(core: Core, operation: Operation) -> Callable[[Attempt], Holding]:

@@ -27,7 +27,7 @@ from brownout.fleet import fork, wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from brownout._core.guard import Target
+    from brownout._core.target import Target
     from brownout.fleet.file import File
 
 WRITE_SECONDS = 1.0

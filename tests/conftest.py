@@ -19,6 +19,8 @@ def _fresh() -> Iterator[None]:
     yield
     _watch.stop()
     _guard._registry.clear()
+    _guard._crowd._parts.clear()
+    _guard._crowd._own.clear()
     the_clock.reset()
 
 

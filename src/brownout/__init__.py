@@ -12,6 +12,7 @@ from __future__ import annotations
 from brownout._core.because import Number, Verdict
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.evidence import Attempt
+from brownout._core.held import Hold
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown
 from brownout._core.policy import Breaker, Retry
 from brownout._core.state import State
@@ -41,6 +42,7 @@ __all__ = [
     "DeadlineHeader",
     "DeadlinePassed",
     "Guard",
+    "Hold",
     "LimitReached",
     "Number",
     "Outcome",

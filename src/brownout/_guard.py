@@ -6,11 +6,11 @@ The registry keeps one `Target` for a name, so that all guards of that name shar
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import random
 import sys
 import threading
+from dataclasses import fields
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
@@ -21,9 +21,12 @@ from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
+from brownout._crowd import Crowd
 from brownout._drive import threads
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
+from brownout._drive.function import check_function, is_async, name_of
+from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_TARGETS = 1024
-_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
@@ -56,14 +58,21 @@ def _alive() -> frozenset[int]:
     return frozenset(sys._current_frames())  # noqa: SLF001 - also threads that others started
 
 
-def _target(name: str) -> Target:
+class _TooMany(ConfigurationError):
+    """There is no room for another target."""
+
+
+def _target(name: str, *, part: bool = False) -> Target:
     with _lock:
         if name not in _registry:
-            if len(_registry) >= MOST_TARGETS:
-                raise ConfigurationError(
-                    f"more than {MOST_TARGETS} targets: name them by what they are, not by each address"
+            if len(_registry) >= MOST_TARGETS and not _crowd.drop(clock.now()):
+                raise _TooMany(
+                    f"more than {MOST_TARGETS} targets: name them by what they are, not by each"
+                    " address; guard.per(host) has room for any number of hosts"
                 )
             _registry[name] = Target(name, threading.Lock, _alive)
+        if not part:
+            _crowd.own(name, _registry[name])
         return _registry[name]
 
 
@@ -95,6 +104,8 @@ class Guard:
     Raises ConfigurationError with every fault of the arguments at once.
     """
 
+    _part = False
+
     def __init__(
         self,
         target: str,
@@ -110,7 +121,7 @@ class Guard:
     ) -> None:
         self.policy = Policy(target, timeout, retry, breaker, limit, fallback, idempotent, answers)
         self.policy.check(*_health_faults(health))
-        self._target = _target(target)
+        self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
@@ -135,7 +146,7 @@ class Guard:
         """
         options = self._options(fn)
         core = self._core
-        if _is_async(fn):
+        if is_async(fn):
             from brownout._drive import aio
 
             return functools.wraps(fn)(aio.guarded(core, options, fn))
@@ -157,8 +168,8 @@ class Guard:
         shows (None: as usual). `with_attempt` hands the Attempt to `fn` as its first argument. Raises
         TypeError for an async function: it would silently run unprotected.
         """
-        if _is_async(fn):
-            raise TypeError(f"{_name(fn)} is async: use `await guard.acall(...)`")
+        if is_async(fn):
+            raise TypeError(f"{name_of(fn)} is async: use `await guard.acall(...)`")
         options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
@@ -176,8 +187,8 @@ class Guard:
 
         Raises TypeError for a function that is not async.
         """
-        if not _is_async(fn):
-            raise TypeError(f"{_name(fn)} is not async: use `guard.call(...)`")
+        if not is_async(fn):
+            raise TypeError(f"{name_of(fn)} is not async: use `guard.call(...)`")
         from brownout._drive import aio
 
         options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
@@ -203,7 +214,7 @@ class Guard:
         A cancel and KeyboardInterrupt are settled, then raised.
         """
         options = self._options(fn, operation, idempotent, fallback=None)
-        if _is_async(fn):
+        if is_async(fn):
             from brownout._drive import aio
 
             return aio.outcome(self._core, options, fn, args, kwargs)
@@ -214,7 +225,32 @@ class Guard:
 
         Admitted and settled, never repeated. The second form is cancelled when its time is up.
         """
-        return AttemptBlock(self._core, Options(self._operation(operation)))
+        asked = self._operation(operation)
+        return AttemptBlock(self._core, Options(asked, keep=keeper(self._core, asked)))
+
+    def per(self, part: str) -> Guard:
+        """The guard of one part of the target, of one host say: the same policies, and all else its own.
+
+        Its target is "name/part". Any number may be asked for: of all targets 1,024 are kept, and the part
+        asked for longest ago is dropped, never one with calls in flight. So ask anew for each call. Where
+        all have calls in flight, it is this guard itself. Raises ConfigurationError if `part` can't be part
+        of a name.
+        """
+        name = f"{self.policy.target}/{part}"
+        with _lock:
+            found = _crowd.find(name, self)
+        if found is not None:
+            return found
+        policy: dict[str, Any] = {
+            field.name: getattr(self.policy, field.name) for field in fields(self.policy)
+        }
+        policy["target"] = name
+        try:
+            guard = _PartGuard(**policy)
+        except _TooMany:
+            return self
+        with _lock:
+            return _crowd.add(name, guard._target, self, guard)  # noqa: SLF001 - our own
 
     @property
     def state(self) -> State | None:
@@ -245,19 +281,29 @@ class Guard:
         with_attempt: bool = False,
         fallback: Any = _POLICY,
     ) -> Options:
-        _check_function(fn)
+        check_function(fn)
         policy = self.policy
         if fallback is _POLICY:
             fallback = policy.fallback
-            if fallback is not None and _is_async(fallback) and not _is_async(fn):
-                raise TypeError(f"{_name(fn)} is not async, but its fallback is: give it a `def`")
+            if fallback is not None and is_async(fallback) and not is_async(fn):
+                raise TypeError(f"{name_of(fn)} is not async, but its fallback is: give it a `def`")
+        asked = self._operation(operation or name_of(fn))
         return Options(
-            self._operation(operation or _name(fn)),
+            asked,
             policy.idempotent if idempotent is None else idempotent,
             classify,
             fallback,
-            with_attempt,
+            keeper(self._core, asked) if with_attempt else None,
         )
+
+
+class _PartGuard(Guard):
+    """A guard that `Guard.per` has made: its target may be dropped again."""
+
+    _part = True
+
+
+_crowd: Crowd[Guard] = Crowd(_registry)
 
 
 class AttemptBlock:
@@ -275,6 +321,8 @@ class AttemptBlock:
         admitted = self._call.admit(now)
         if not isinstance(admitted, Attempt):
             raise admitted
+        if self._options.keep is not None:
+            admitted.keep = self._options.keep
         self._attempt = admitted
         return admitted
 
@@ -321,38 +369,8 @@ class AttemptBlock:
 
 
 def _health_faults(health: object) -> list[str]:
-    if health is None or (callable(health) and not _is_async(health)):
+    if health is None or (callable(health) and not is_async(health)):
         return []
     if isinstance(health, str) and health.startswith(("http://", "https://")):
         return []
     return ["health: give an http:// or https:// URL, or a `def` without arguments"]
-
-
-def _check_function(fn: Callable[..., Any]) -> None:
-    inner: Any = inspect.unwrap(fn)
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if inspect.isclass(inner):
-        raise TypeError(f"{_name(fn)} is a class: guard the function that does the call")
-    called = getattr(inner.__class__, "__call__", None)  # noqa: B004 - its kind is asked
-    if any(kind(one) for kind in _GENERATORS for one in (inner, called)):
-        raise TypeError(
-            f"{_name(fn)} is a generator: its work is not done in the call; use guard.attempt()"
-        )
-    if not callable(fn):
-        raise TypeError(f"{fn!r} is not callable")
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(type(fn), "__call__", None)  # noqa: B004 - its colour is asked
-    )
-
-
-def _name(fn: Callable[..., Any]) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    name = getattr(fn, "__name__", type(fn).__name__)
-    return "lambda" if name == "<lambda>" else str(name)[:100]

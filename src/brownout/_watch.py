@@ -81,7 +81,11 @@ class _Judging:
         while not self.wake.wait(JUDGE_SECONDS):
             for health in list(_health.values()):
                 health.look(clock.now())
-            for target in _guard.targets():
+            targets = _guard.targets()
+            known = {target.name for target in targets}
+            for gone in [name for name in self.states if name not in known]:
+                del self.states[gone]
+            for target in targets:
                 try:
                     self._look(target)
                 except Exception:

@@ -7,7 +7,7 @@ import struct
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,37 @@ def hang(server: Server, connection: socket.socket) -> bool:
     return False
 
 
+def watch(server: Server, connection: socket.socket) -> bool:
+    """Says nothing, and writes down how the caller leaves."""
+    connection.settimeout(LIMIT_SECONDS)
+    try:
+        server.left.append("closed" if not connection.recv(1) else "sent more")
+    except ConnectionResetError:
+        server.left.append("reset")
+    return False
+
+
+def begun(*, then: Callable[..., bool], body: bytes = b"some", length: int = 100) -> Any:
+    """The headers, and the first part of a longer body; and then."""
+
+    def do(server: Server, connection: socket.socket) -> bool:
+        head = f"HTTP/1.1 200 Because\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        return then(server, connection)
+
+    return do
+
+
+def rest(body: bytes) -> Callable[..., bool]:
+    """The last part of a body."""
+
+    def do(_: Server, connection: socket.socket) -> bool:
+        connection.sendall(body)
+        return True
+
+    return do
+
+
 def cut(server: Server, connection: socket.socket) -> bool:
     """Closes without an answer."""
     return False
@@ -86,6 +117,7 @@ class Server:
         self.script: deque[Callable[..., bool]] = deque()
         self.otherwise: Callable[..., bool] = reply()
         self.came: list[Came] = []
+        self.left: list[str] = []  # how callers left, where it was watched
         self.accepted = 0
         self.go = threading.Event()
         self._on_accept = on_accept

@@ -10,11 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import copy_context
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import httpx2
@@ -25,148 +22,18 @@ from brownout import (
     DeadlinePassed,
     Guard,
     LimitReached,
-    OutcomeClass,
     Phase,
     Retry,
     State,
     TimedOut,
     deadline,
+    states,
 )
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
 from tests.ext import server as servers
+from tests.ext.client import KINDS, LIMIT_SECONDS, classes, client_of, generous, until
 from tests.ext.server import Server, cut, hang, held, reply, reset, reset_at_first_byte
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-KINDS = [(httpx, False), (httpx, True), (httpx2, False), (httpx2, True)]
-LIMIT_SECONDS = 10.0
-
-
-class Client:
-    """A guarded client that looks sync, whatever it is."""
-
-    def __init__(
-        self, lib: Any, is_async: bool, guard: Guard, told: Any = None, **how: Any
-    ) -> None:
-        self.lib, self.is_async = lib, is_async
-        how.setdefault("verify", False)  # CA files take long to read
-        inner = (lib.AsyncHTTPTransport if is_async else lib.HTTPTransport)(**how)
-        options = {} if told is None else {"deadline_headers": told}
-        self.transport = Transport(inner, guard=guard, **options)
-        make = lib.AsyncClient if is_async else lib.Client
-        self.client, self.plain = make(transport=self.transport), make(transport=inner)
-        self.runner = asyncio.Runner() if is_async else None
-        self.run(self.client.__aenter__() if is_async else self.client.__enter__())
-
-    def run(self, answer: Any) -> Any:
-        if self.runner is None:
-            return answer
-        return self.runner.run(answer, context=copy_context())  # with this thread's deadline
-
-    def request(self, method: str, url: str, **how: Any) -> Any:
-        return self.run(self.client.request(method, url, **how))
-
-    def get(self, url: str, **how: Any) -> Any:
-        return self.request("GET", url, **how)
-
-    def together(
-        self, urls: list[str], meanwhile: Callable[[], object], first: str = "", **how: Any
-    ) -> list[Any]:
-        """GET all at once, and do something when all are under way; answers or exceptions.
-
-        `first` is got before them, by nobody's guard, and takes a connection of the same pool.
-        """
-        if self.runner is not None:
-            ends: list[Any] = self.run(self._gather(urls, meanwhile, first, how))
-            return ends
-        with ThreadPoolExecutor(len(urls) + 1) as pool:
-            if first:
-                pool.submit(self.plain.get, first, timeout=LIMIT_SECONDS)
-                until(lambda: self.transport._inner._pool.connections)
-            futures = [pool.submit(self.client.get, url, **how) for url in urls]
-            meanwhile()
-            return [future.exception() or future.result() for future in futures]
-
-    async def _gather(self, urls: list[str], meanwhile: Any, first: str, how: Any) -> list[Any]:
-        before = (
-            asyncio.create_task(self.plain.get(first, timeout=LIMIT_SECONDS)) if first else None
-        )
-        await asyncio.sleep(0)
-        tasks = [asyncio.create_task(self.client.get(url, **how)) for url in urls]
-        await asyncio.to_thread(meanwhile)
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        if before is not None:
-            await before
-        return ends
-
-    def body(self, *parts: bytes) -> Any:
-        """A body that can be read only once."""
-        if not self.is_async:
-            return iter(parts)
-
-        async def read() -> Any:
-            for part in parts:
-                yield part
-
-        return read()
-
-    def close(self) -> None:
-        none = (None, None, None)
-        self.run(self.client.__aexit__(*none) if self.is_async else self.client.__exit__(*none))
-        if self.runner is not None:
-            self.runner.close()
-
-
-@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0].__name__}-{'async' * kind[1] or 'sync'}")
-def kind(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    one = Server()
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-@contextmanager
-def client_of(kind: Any, guard: Guard, **how: Any) -> Iterator[Client]:
-    lib, is_async = kind
-    client = Client(lib, is_async, guard, **how)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
-
-
-def generous(**how: Any) -> Guard:
-    """A guard with budget for a few retries."""
-    retry = Retry(attempts=3, budget=1.0, backoff=0.01)
-    guard = Guard("t", **{"timeout": 5.0, "retry": retry, **how})
-    guard._target.budget.balance = 10.0
-    return guard
-
-
-def until(true: Callable[[], object]) -> None:
-    end, never = time.monotonic() + LIMIT_SECONDS, Event()
-    while not true():
-        assert time.monotonic() < end, "it did not become true in time"
-        never.wait(0.005)
 
 
 @pytest.fixture
@@ -595,6 +462,39 @@ def test_an_operation_may_be_named(kind: Any, server: Server) -> None:
     assert set(guard._target.operations) == {"quote", "GET"}
 
 
+def test_each_host_may_be_a_target_of_its_own(kind: Any, server: Server) -> None:
+    guard = Guard("web", limit=1)
+    other = Server()
+    other.otherwise = reply(500)
+    try:
+        with client_of(kind, guard, per_host=True) as client:
+            for _ in range(3):
+                assert client.get(server.url).status_code == 200
+                assert client.get(other.url + "/path?query=1").status_code == 500
+    finally:
+        other.close()
+    assert classes(guard) == {}
+    assert classes(guard.per(f"127.0.0.1:{server.port}")) == {"SUCCESS": 3}
+    assert classes(guard.per(f"127.0.0.1:{other.port}")) == {"FAILURE": 3}
+    ports = (server.port, other.port)
+    assert {seen.target for seen in states()} == {"web", *(f"web/127.0.0.1:{n}" for n in ports)}
+
+
+def test_a_hosts_name_may_be_long_and_a_users_name_is_no_part_of_it() -> None:
+    guard = Guard("w" * 60)
+    seen: Any = httpx.MockTransport(lambda _: httpx.Response(200))
+    transport: Any = Transport(seen, guard=guard, per_host=True)
+    with httpx.Client(transport=transport) as client:
+        client.get("http://user:password@a.example/x?key=1")
+        client.get(f"http://{'long.' * 40}example:81/")
+        client.get("http://[::1]:82/")
+    names = [one.target for one in states()]
+    whole = guard.policy.target
+    assert names == [whole, f"{whole}/::1:82", f"{whole}/a.example", names[-1]]
+    assert len(names[-1]) == 100
+    assert names[-1].endswith("long.example:81")
+
+
 def test_a_fallback_answers(kind: Any, closed_port: int) -> None:
     lib = kind[0]
     guard = Guard("t", fallback=lambda request: lib.Response(203, request=request, text="spare"))
@@ -769,9 +669,9 @@ def test_the_inner_transport_is_opened_and_closed(lib: Any) -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    from brownout.ext.httpx import _retry_after
+    from brownout.ext.httpx.meaning import retry_after
 
-    assert _retry_after(value) == seconds
+    assert retry_after(value) == seconds
 
 
 def test_the_server_of_these_tests_ends_its_threads() -> None:

@@ -13,13 +13,15 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import DeadlineHeader
+from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
 from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from brownout._core.breaker import Gate
+    from brownout._core.held import Hold
 
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
@@ -46,6 +48,7 @@ class Attempt:
     inherited = False  # the deadline is the caller's, shorter than the guard's time-out
     expired = False  # our timer ended it
     shown: Shown | None = None
+    keep: Callable[[Attempt], Hold]  # set where an attempt is handed out, so that it can be held
 
     def __init__(self, shard: Shard, began: float, deadline: float) -> None:
         self.shard = shard
@@ -78,6 +81,15 @@ class Attempt:
     def settle(self, class_: OutcomeClass, retry_after: float | None = None) -> None:
         """Say what the attempt showed, where its end (a value or an exception) does not say it."""
         self.shown = Shown.of(class_, retry_after)
+
+    def hold(self) -> Hold:
+        """Say that the attempt goes on when its function returns: its answer is still to be read.
+
+        It stays in flight, with its permit, until the Hold ends it; that is to be kept by what reads the
+        answer. Do it last: what the function raises afterwards is not told to the guard. Raises
+        RuntimeError if the attempt is over already, or held.
+        """
+        return self.keep(self)
 
 
 class _Seen(NamedTuple):
@@ -207,10 +219,13 @@ def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
 class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
-    __slots__ = ("_calls", "_ended", "_ended_ever", "_started_ever", "at", "cells", "shards")
+    __slots__ = (
+        "_calls", "_ended", "_ended_ever", "_late", "_started_ever", "at", "cells", "holds", "shards",
+    )  # fmt: skip
 
     def __init__(self, at: float) -> None:
         self.shards: dict[int, Shard] = {}
+        self._late: Shard | None = None  # what held attempts showed: the fold's own
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[tuple[float, Shard]] = []
         self.forget(at)
@@ -220,6 +235,8 @@ class Evidence:
         for shard in self._all():
             shard.pending.clear()
         self.at = at
+        self.holds = Holds()
+        self._late = None
         self.shards.clear()
         self.cells.clear()
         self._ended.clear()
@@ -234,7 +251,7 @@ class Evidence:
     @property
     def in_flight(self) -> int:
         """Attempts in flight now."""
-        return sum(len(shard.pending) for shard in self._all())
+        return sum(len(shard.pending) for shard in self._all()) + len(self.holds)
 
     @property
     def settled(self) -> int:
@@ -247,7 +264,8 @@ class Evidence:
         return self._calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        return [*list(self.shards.values()), *(shard for _, shard in self._ended)]
+        ended = [shard for _, shard in self._ended]
+        return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
@@ -255,8 +273,11 @@ class Evidence:
         answered: list[tuple[int, int]] = []
         censored: list[tuple[int, int]] = []
         ages: list[int] = []
-        queued = 0
+        queued = resting = 0
         waited = 0.0
+        if self.holds.known:
+            self._late = self._late or Shard()
+            ages, resting = self.holds.fold(now, self._late)
         for shard in self._all():
             old = shard.seen
             new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
@@ -272,7 +293,7 @@ class Evidence:
             queued += len(pending) - len(at_target)
             ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
             shard.seen = new
-        in_flight = len(ages) + queued
+        in_flight = len(ages) + queued + resting
         # A settle that is under way may be in neither count for a moment: what was counted as started
         # is not counted again.
         self._ended_ever += sum(classes)

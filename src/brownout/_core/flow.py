@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from brownout._core.evidence import Attempt
     from brownout._core.guard import Core
+    from brownout._core.held import Hold
     from brownout._core.target import Operation
 
 FALLBACK = "fallback"
@@ -54,7 +55,7 @@ class Options(NamedTuple):
     idempotent: bool = False
     classify: Callable[[BaseException], Shown | None] | None = None
     fallback: Callable[..., Any] | None = None
-    with_attempt: bool = False
+    keep: Callable[[Attempt], Hold] | None = None  # hands the attempt to the function; holds it
 
 
 class Call:
@@ -152,6 +153,8 @@ def timed_out(target: str, attempt: Attempt, now: float) -> TimedOut | DeadlineP
     whose = "the deadline it inherited" if attempt.inherited else "its time-out"
     if attempt.phase is Phase.NOT_SENT:
         message = f"{target}: no connection {after}, {whose}; it was not sent"
+    elif attempt.phase is Phase.RECEIVING:
+        message = f"{target}: no whole answer {after}, {whose}; it may have been done"
     else:
         message = (
             f"{target}: no answer {after}, {whose}; it may have been done: ask before repeating it"

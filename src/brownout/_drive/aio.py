@@ -39,7 +39,7 @@ def guarded(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
     operation, admit, succeed = options.operation, core.admit, core.succeed
-    with_attempt = options.with_attempt
+    keep = options.keep
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         loop = on_a_loop()
@@ -55,9 +55,11 @@ def guarded(
             others[attempt] = task
             token = DEADLINE.set(attempt.deadline)
             try:
-                value = await (
-                    fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs)
-                )
+                if keep is None:
+                    value = await fn(*args, **kwargs)
+                else:
+                    attempt.keep = keep
+                    value = await fn(attempt, *args, **kwargs)
             except BaseException as error:
                 others.pop(attempt, None)
                 DEADLINE.reset(token)
@@ -126,7 +128,8 @@ async def perform(
     kwargs: Any,
 ) -> Any:
     """Run one attempt, and cancel it when its time is up."""
-    if options.with_attempt:
+    if options.keep is not None:
+        attempt.keep = options.keep
         args = (attempt, *args)
     with Timer(core, attempt):
         return await fn(*args, **kwargs)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
     operation, admit, succeed = options.operation, core.admit, core.succeed
-    with_attempt = options.with_attempt
+    keep = options.keep
 
     def call(*args: Any, **kwargs: Any) -> Any:
         now, deadline, thread = clock.now(), ambient(), get_ident()
@@ -37,7 +37,11 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
         try:
             token = DEADLINE.set(attempt.deadline)
             try:
-                value = fn(attempt, *args, **kwargs) if with_attempt else fn(*args, **kwargs)
+                if keep is None:
+                    value = fn(*args, **kwargs)
+                else:
+                    attempt.keep = keep
+                    value = fn(attempt, *args, **kwargs)
             finally:
                 DEADLINE.reset(token)
         except BaseException as error:
@@ -85,7 +89,10 @@ def perform(
     """Run one attempt; what it calls sees the attempt's deadline."""
     token = DEADLINE.set(attempt.deadline)
     try:
-        value = fn(attempt, *args, **kwargs) if options.with_attempt else fn(*args, **kwargs)
+        if options.keep is not None:
+            attempt.keep = options.keep
+            args = (attempt, *args)
+        value = fn(*args, **kwargs)
         if value.__class__ is CoroutineType:
             attempt.settle(OutcomeClass.LOCAL)  # it has not even begun
         return value

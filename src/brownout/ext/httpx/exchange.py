@@ -1,0 +1,138 @@
+"""One request on its way: what the client's trace tells of it, and what its answer shows."""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from brownout import Attempt, Certainty, OutcomeClass, Phase, Shown
+from brownout.ext.httpx.body import SWITCHED, follow
+from brownout.ext.httpx.connection import abort, stream_of
+from brownout.ext.httpx.meaning import answer, known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from brownout import DeadlineHeader
+
+
+class Answered(Exception):
+    """Carries an answer that is not a success to the guard, which decides whether to try again."""
+
+    def __init__(self, response: Any, shown: Shown) -> None:
+        super().__init__(response)
+        self.response = response
+        self.shown = shown
+
+
+class Exchange:
+    """The attempt under way, and the answer that waits for the decision."""
+
+    def __init__(
+        self,
+        request: Any,
+        transport: Any,
+        *,
+        traced: bool,
+        deadline_headers: Sequence[DeadlineHeader],
+    ) -> None:
+        self.request = request
+        self.transport = transport
+        self.traced = traced
+        self.deadline_headers = deadline_headers
+        self.attempt: Attempt | None = None
+        self.spare: Any = None
+        self.replayable = replayable(request)
+        self.users = request.extensions
+        self.users_trace = request.extensions.get("trace")
+        self.timeout: dict[str, Any] | None = None
+        self.stream: Any = None  # of the network, known when the answer has begun
+        self.whole = False  # the answer has come to its end
+
+    def begin(self, attempt: Attempt, trace: Callable[..., Any], *, bounded: bool) -> None:
+        """Set the request up for an attempt; `bounded`: its time is pushed into the client."""
+        self.attempt = attempt
+        self.stream, self.whole = None, False
+        if self.traced:
+            attempt.waiting()
+        self.request.headers.update(attempt.headers(time.monotonic(), self.deadline_headers))
+        self.request.extensions = {**self.users, "trace": trace}
+        if bounded and attempt.deadline < inf:
+            self.timeout = self.request.extensions["timeout"] = {}
+            self._push(attempt)
+
+    def _push(self, attempt: Attempt) -> None:
+        # The client looks a span up when it begins to wait for it: each gets what is left by then.
+        if self.timeout is not None:
+            users: dict[str, Any] = self.users.get("timeout") or {}
+            left = attempt.deadline - time.monotonic()
+            for span in ("connect", "read", "write", "pool"):
+                self.timeout[span] = _shorter(users.get(span), left)
+
+    def event(self, name: str, info: dict[str, Any]) -> None:
+        """Take in an event of the client's trace."""
+        attempt = self.attempt
+        if attempt is None:
+            return
+        self._push(attempt)
+        if (
+            attempt.queued
+        ):  # its first event: the pool has given it a connection, or leave to make one
+            attempt.waited(time.monotonic() - attempt.began)
+        if name.endswith("send_request_headers.started"):
+            _stamp(info, attempt, self.deadline_headers)
+            attempt.sent()
+        elif name.endswith("receive_response_headers.complete"):
+            attempt.receiving()
+        elif name == "http11.receive_response_body.complete":
+            self.whole = True
+        elif name == "http11.response_closed.started" and not self.whole:
+            abort(self.stream or stream_of(self.transport, self.request.extensions))
+
+    def decide(self, response: Any, attempt: Attempt, kind: str) -> Any:
+        """Pass on an answer that is a success, its body still to be read; raise Answered with any other."""
+        shown = answer(response)
+        if response.status_code != SWITCHED:
+            self.stream = response.extensions.get("network_stream")
+        if shown is None:
+            follow(response, attempt, kind)
+            return response
+        self.spare = response
+        raise Answered(response, shown)
+
+    def classify(self, error: BaseException) -> Shown | None:
+        """What an exception shows, as the guard asks; None if it is not the client's."""
+        shown = error.shown if isinstance(error, Answered) else known(error)
+        if shown is None:
+            return None
+        not_sent = self.attempt is None or self.attempt.phase is Phase.NOT_SENT
+        if not_sent and shown.class_ is OutcomeClass.FAILURE:
+            return Shown.of(OutcomeClass.CONNECT)  # the connection broke before anything was sent
+        if not self.replayable and not not_sent:
+            return shown._replace(certainty=Certainty.ANSWERED)  # its body is gone: never again
+        return shown
+
+
+def _stamp(
+    info: dict[str, Any], attempt: Attempt, deadline_headers: Sequence[DeadlineHeader]
+) -> None:
+    """Tell the time that is left now, at the first byte: the wait for a connection is over."""
+    headers: Any = getattr(info.get("request"), "headers", None)
+    if headers.__class__ is list:
+        for name, value in attempt.headers(time.monotonic(), deadline_headers).items():
+            key = name.encode()
+            headers[:] = [(k, value.encode() if k.lower() == key else v) for k, v in headers]
+
+
+def replayable(request: Any) -> bool:
+    """Whether the request's body can be read, and so be sent, again."""
+    try:
+        request.content  # noqa: B018 - raises when the body is a stream that can be read once
+    except Exception:
+        return False
+    return True
+
+
+def _shorter(span: float | None, left: float) -> float:
+    return max(0.001, left if span is None else min(span, left))

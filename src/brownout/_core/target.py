@@ -178,11 +178,10 @@ class Target:
     def _fold(self, now: float) -> None:
         self.next_fold = now + FOLD_SECONDS
         for operation in list(self.operations.values()):
-            alive = self._alive() if len(operation.evidence.shards) > THREADS else None
             operation.fold(now)
             operation.due = self.next_fold if operation.calm else -inf
-            if alive is not None:
-                operation.evidence.retire(alive, now)
+            if len(operation.evidence.shards) > THREADS:
+                operation.evidence.retire(self._alive)
 
     def state(self, now: float) -> State | None:
         """The state alone, which costs less than a verdict."""

@@ -67,7 +67,7 @@ class Core:
         new = Gate(self.policy.breaker, self._mutex(), self._chance, self._timeout)
         gate = self.gates.setdefault(operation, new)
         if gate is new:
-            operation.gates.append(ref(new))
+            operation.gates.append(ref(new, operation.gates.remove))
         return gate
 
     def admit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,6 +60,7 @@ class Policy:
     fallback: Callable[..., Any] | None = None
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
+    health: str | Callable[[], bool] | None = field(default=None, repr=False)  # may hold a password
 
     def check(self, *more: str) -> None:
         """Raise ConfigurationError with every fault of this policy, and `more`, and the ways out."""

@@ -104,9 +104,7 @@ class Operation:
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
-            if gate is None:
-                self.gates.remove(reference)
-            elif finding is not None:
+            if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
 

@@ -45,7 +45,7 @@ _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
-on_target: list[Callable[[Target, str | Callable[[], bool] | None], None]] = []
+on_target: list[Callable[[Target, Core], None]] = []
 
 
 def targets() -> list[Target]:
@@ -99,7 +99,8 @@ class Guard:
     many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
     answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
     classes that are the target's answer, not its failure. `health` is the URL of the target's own health
-    check, or a function that returns whether it says ok; `watch()` asks it.
+    check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
+    that have one, the newest that is still in use is asked for.
 
     Raises ConfigurationError with every fault of the arguments at once.
     """
@@ -119,7 +120,9 @@ class Guard:
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
     ) -> None:
-        self.policy = Policy(target, timeout, retry, breaker, limit, fallback, idempotent, answers)
+        self.policy = Policy(
+            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
+        )
         self.policy.check(*_health_faults(health))
         self._target = _target(target, part=self._part)
         if timeout < inf:
@@ -128,7 +131,7 @@ class Guard:
         self._core = Core(self.policy, self._target, threading.Lock, random.random)
         _cores.add(self._core)
         for tell in on_target:
-            tell(self._target, health)
+            tell(self._target, self._core)
 
     def __repr__(self) -> str:
         return f"Guard({self.policy.target!r})"
@@ -244,7 +247,7 @@ class Guard:
         policy: dict[str, Any] = {
             field.name: getattr(self.policy, field.name) for field in fields(self.policy)
         }
-        policy["target"] = name
+        policy |= {"target": name, "health": None}  # that is the whole's
         try:
             guard = _PartGuard(**policy)
         except _TooMany:

@@ -189,6 +189,18 @@ def test_too_many_targets_are_left_out_visibly(path: Path, monkeypatch: pytest.M
 # ------------------------------------------------------------------------------------- trouble
 
 
+def test_a_part_that_was_dropped_is_gone_from_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "MOST_TARGETS", 3)
+    writer, guard = Sharing(str(path)), Guard("shop")
+    with closing(writer._file()):
+        for part in "abcd":
+            calls(guard.per(part))
+            writer.write()
+        assert sorted(row.target for row in read(path).rows) == ["shop", "shop/c", "shop/d"]
+
+
 def test_trouble_is_told_once_and_again_after_it_had_worked(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -64,10 +64,10 @@ class Core:
         gate = self.gates.get(operation)
         if gate is not None or self.policy.breaker is None:
             return gate
-        new = Gate(self.policy.breaker, self._mutex(), self._chance)
+        new = Gate(self.policy.breaker, self._mutex(), self._chance, self._timeout)
         gate = self.gates.setdefault(operation, new)
         if gate is new:
-            operation.gates.append(ref(new))
+            operation.gates.append(ref(new, operation.gates.remove))
         return gate
 
     def admit(

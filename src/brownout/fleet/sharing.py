@@ -243,7 +243,7 @@ def stop() -> None:
         sharing.stop()
 
 
-def _on_target(_target: Target, _health: object) -> None:
+def _on_target(_target: Target, _core: object) -> None:
     """The first guard of a process starts sharing if the environment names a file."""
     path = os.environ.get("BROWNOUT_FLEET")
     if not path or _current or path in _refused:

@@ -64,7 +64,7 @@ class Core:
         gate = self.gates.get(operation)
         if gate is not None or self.policy.breaker is None:
             return gate
-        new = Gate(self.policy.breaker, self._mutex(), self._chance, self._timeout)
+        new = Gate(self.policy.breaker, self._mutex(), self._chance, self.timeout)
         gate = self.gates.setdefault(operation, new)
         if gate is new:
             operation.gates.append(ref(new, operation.gates.remove))

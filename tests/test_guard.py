@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brownout import (
+    Attempt,
     Breaker,
     BreakerOpen,
     ConfigurationError,
@@ -20,6 +21,8 @@ from brownout import (
     Guard,
     LimitReached,
     OutcomeClass,
+    OutcomeUnknown,
+    Phase,
     Refused,
     Retry,
     Shown,
@@ -243,6 +246,41 @@ def test_an_uncertain_failure_is_repeated_only_if_that_is_safe(clock: FakeClock)
         except ConnectionResetError:
             pass
         assert len(script.called_at) == sent
+
+
+def test_a_keyed_call_is_repeated_and_its_unknown_carries_the_key(clock: FakeClock) -> None:
+    guard = Guard("t", retry=Retry(attempts=2, budget=1.0))
+    guard._target.budget.balance = 5.0
+    script = Script(clock, fail(ConnectionResetError("mid-air")), answer("ok"))
+    assert guard.call(script.call, key="order-1") == "ok"
+    seen: list[str | None] = []
+
+    def work(attempt: Attempt) -> None:
+        seen.append(attempt.key)
+        raise OutcomeUnknown("?", target="t", sent_at=0.0, phase=Phase.SENT)
+
+    with pytest.raises(OutcomeUnknown) as error:
+        guard.call(work, key="order-2", with_attempt=True)
+    assert error.value.key == "order-2"
+    assert seen == ["order-2", "order-2"]
+    lost = Script(clock, fail(ConnectionResetError("mid-air")))
+    unknown = guard.outcome(lost.call, key="order-3", idempotent=False)
+    assert (unknown.unknown, unknown.key) == (True, "order-3")
+
+
+def test_what_is_said_not_to_be_idempotent_is_not_repeated_with_a_key_either(
+    clock: FakeClock,
+) -> None:
+    guard = Guard("t", retry=Retry(attempts=2, budget=1.0))
+    script = Script(clock, fail(ConnectionResetError("mid-air")), answer("ok"))
+    with pytest.raises(ConnectionResetError):
+        guard.call(script.call, key="order-1", idempotent=False)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, 7])
+def test_a_key_is_a_text_of_a_bounded_length(clock: FakeClock, key: Any) -> None:
+    with pytest.raises(ValueError, match="1 to 255 characters"):
+        Guard("t").call(sync_work, key=key)
 
 
 def test_what_was_never_sent_is_repeated(clock: FakeClock) -> None:

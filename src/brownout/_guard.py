@@ -41,6 +41,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_TARGETS = 1024
+MOST_KEY = 255  # characters
 _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
@@ -161,6 +162,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         classify: Callable[[BaseException], Shown | None] | None = None,
         with_attempt: bool = False,
         **kwargs: Any,
@@ -168,12 +170,15 @@ class Guard:
         """Call `fn(*args, **kwargs)` under this guard, in this thread.
 
         `operation` names the kind of call (default: the function's name). `classify` says what an exception
-        shows (None: as usual). `with_attempt` hands the Attempt to `fn` as its first argument. Raises
-        TypeError for an async function: it would silently run unprotected.
+        shows (None: as usual). `key` names the work, and the target knows it by that too: sent again, it
+        is done once; so an unknown outcome may be tried again. `with_attempt` hands the Attempt to `fn` as
+        its first argument. Raises TypeError for an async function: it would silently run unprotected.
         """
         if is_async(fn):
             raise TypeError(f"{name_of(fn)} is async: use `await guard.acall(...)`")
-        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        options = self._options(
+            fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
+        )
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
@@ -182,6 +187,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         classify: Callable[[BaseException], Shown | None] | None = None,
         with_attempt: bool = False,
         **kwargs: Any,
@@ -194,7 +200,9 @@ class Guard:
             raise TypeError(f"{name_of(fn)} is not async: use `guard.call(...)`")
         from brownout._drive import aio
 
-        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        options = self._options(
+            fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
+        )
         return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
@@ -209,6 +217,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
@@ -216,7 +225,7 @@ class Guard:
         For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
         A cancel and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent, fallback=None)
+        options = self._options(fn, operation, idempotent, key=key, fallback=None)
         if is_async(fn):
             from brownout._drive import aio
 
@@ -281,6 +290,7 @@ class Guard:
         idempotent: bool | None = None,  # noqa: FBT001
         classify: Callable[[BaseException], Shown | None] | None = None,
         *,
+        key: str | None = None,
         with_attempt: bool = False,
         fallback: Any = _POLICY,
     ) -> Options:
@@ -290,13 +300,16 @@ class Guard:
             fallback = policy.fallback
             if fallback is not None and is_async(fallback) and not is_async(fn):
                 raise TypeError(f"{name_of(fn)} is not async, but its fallback is: give it a `def`")
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MOST_KEY):
+            raise ValueError(f"key={key!r:.80} is to be a text of 1 to {MOST_KEY} characters")
         asked = self._operation(operation or name_of(fn))
         return Options(
             asked,
-            policy.idempotent if idempotent is None else idempotent,
+            (policy.idempotent or key is not None) if idempotent is None else idempotent,
             classify,
             fallback,
             keeper(self._core, asked) if with_attempt else None,
+            key,
         )
 
 

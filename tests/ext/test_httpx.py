@@ -87,6 +87,19 @@ def test_a_guard_that_is_idempotent_repeats_a_post(kind: Any, server: Server) ->
     assert [came.body for came in server.came] == [b"x", b"x"]
 
 
+def test_a_post_with_an_idempotency_key_is_repeated_with_the_same_key(
+    kind: Any, server: Server
+) -> None:
+    guard = generous()
+    server.script.extend([reply(500), reply(200)])
+    with client_of(kind, guard) as client:
+        answer = client.request(
+            "POST", server.url, content=b"x", headers={"Idempotency-Key": "order-1"}
+        )
+        assert answer.status_code == 200
+    assert [came.headers["idempotency-key"] for came in server.came] == ["order-1", "order-1"]
+
+
 def test_the_budget_bounds_what_is_repeated(kind: Any, server: Server) -> None:
     guard = Guard("t", retry=Retry(attempts=3, budget=0.1, backoff=0.01))
     server.script.extend([reply(500)] * 40)

@@ -49,6 +49,7 @@ class Attempt:
     inherited = False  # the deadline is the caller's, shorter than the guard's time-out
     expired = False  # our timer ended it
     shown: Shown | None = None
+    key: str | None = None  # of the call, where the attempt is handed out
     keep: Callable[[Attempt], Hold]  # set where an attempt is handed out, so that it can be held
 
     def __init__(self, shard: Shard, began: float, deadline: float) -> None:

@@ -122,7 +122,7 @@ class Outcome(Generic[T]):
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function
     returned (None unless succeeded); `error` is what it, or the guard, raised; `attempts` how many
-    attempts were sent; `seconds` how long the whole call took.
+    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one.
     """
 
     value: T | None
@@ -130,6 +130,7 @@ class Outcome(Generic[T]):
     certainty: Certainty
     attempts: int
     seconds: float
+    key: str | None = None
 
     @property
     def succeeded(self) -> bool:

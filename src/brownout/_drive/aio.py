@@ -172,7 +172,7 @@ async def perform(
 ) -> Any:
     """Run one attempt, and cancel it when its time is up."""
     if options.keep is not None:
-        attempt.keep = options.keep
+        attempt.keep, attempt.key = options.keep, options.key
         args = (attempt, *args)
     with Timer(core, attempt):
         return await fn(*args, **kwargs)

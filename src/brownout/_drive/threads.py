@@ -124,7 +124,7 @@ def perform(
     token = DEADLINE.set(attempt.deadline)
     try:
         if options.keep is not None:
-            attempt.keep = options.keep
+            attempt.keep, attempt.key = options.keep, options.key
             args = (attempt, *args)
         value = fn(*args, **kwargs)
         if value.__class__ is CoroutineType:

@@ -7,7 +7,6 @@ import gc
 import importlib
 import sys
 import threading
-import time
 import tracemalloc
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -16,24 +15,17 @@ from weakref import ref
 import pytest
 
 from brownout import Breaker, Guard, Retry, _guard, _watch, on_change, watch
+from tests.seen import LIMIT_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import ModuleType
 
-LIMIT_SECONDS = 10.0
 OURS = {
     "AttemptBlock", "Attempt", "Breaker", "Budget", "Cell", "Core", "Evidence", "Gate", "Guard", "Judge",
     "Limit", "Operation", "Policy", "Retry", "Shard", "Target", "Usual", "_Health", "_PartGuard", "_Wheel",
 }  # fmt: skip
-
-
-def until(true: Callable[[], object]) -> None:
-    end, never = time.monotonic() + LIMIT_SECONDS, threading.Event()
-    while not true():
-        assert time.monotonic() < end, "it did not become true in time"
-        never.wait(0.01)
 
 
 def kept() -> Counter[str]:

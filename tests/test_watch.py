@@ -15,21 +15,12 @@ import pytest
 
 import brownout
 from brownout import Change, Guard, State, _watch, on_change, states, watch
+from tests.seen import LIMIT_SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from brownout.testing import FakeClock
-
-LIMIT_SECONDS = 10.0
-
-
-def until(true: Callable[[], object], seconds: float = LIMIT_SECONDS) -> None:
-    """Wait until something is true, at most so long."""
-    end, never = time.monotonic() + seconds, threading.Event()
-    while not true():
-        assert time.monotonic() < end, "it did not become true in time"
-        never.wait(0.01)
 
 
 @contextmanager

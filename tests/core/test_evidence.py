@@ -206,4 +206,4 @@ def test_shards_add_up_in_any_order(calls: list[tuple[int, float]]) -> None:
             attempt = begin(evidence, thread, 0.0)
             attempt.shard.settle(attempt, OutcomeClass.SUCCESS, seconds)
         evidence.fold(6.0)
-    assert one.window().sketch.rows() == other.window().sketch.rows()
+    assert one.window().sketch.told() == other.window().sketch.told()

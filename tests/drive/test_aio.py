@@ -21,20 +21,10 @@ from brownout import (
     remaining,
 )
 from brownout.testing import FakeClock, Script, answer, fail, hang
+from tests.seen import classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
 
 
 def in_use(guard: Guard) -> int:

@@ -10,19 +10,9 @@ import pytest
 
 from brownout import Attempt, Guard, OutcomeClass, Retry, deadline, remaining
 from brownout.testing import FakeClock, Script, answer, fail
+from tests.seen import classes
 
 REFUSED = fail(ConnectionRefusedError(111, "no"))
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
 
 
 def test_a_late_value_is_returned_and_counted_late(clock: FakeClock) -> None:

@@ -32,8 +32,9 @@ from brownout import (
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
 from tests.ext import server as servers
-from tests.ext.client import KINDS, LIMIT_SECONDS, classes, client_of, generous, until
+from tests.ext.client import KINDS, classes, client_of, generous
 from tests.ext.server import Server, cut, hang, held, reply, reset, reset_at_first_byte
+from tests.seen import LIMIT_SECONDS, until
 
 
 @pytest.fixture

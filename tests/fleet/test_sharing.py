@@ -19,6 +19,7 @@ from brownout.fleet.local import read
 from brownout.fleet.sharing import Sharing
 from brownout.fleet.wire import Told
 from tests.fleet.sample import verdict
+from tests.seen import until
 
 LIMIT = 10.0  # seconds that a test waits at most for another thread
 
@@ -26,16 +27,6 @@ LIMIT = 10.0  # seconds that a test waits at most for another thread
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "fleet.db"
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that another thread brings about."""
-    pause = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it did not come about in time")
 
 
 def calls(guard: Guard, count: int = 30) -> None:

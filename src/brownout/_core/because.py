@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.judge import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING, Finding, Row
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, Sketch, bucket
+from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
 
@@ -44,7 +44,8 @@ class Verdict:
     wrong (silent, errors, refused, overload, shift, tail; "" when nothing is), `extent` how much of it
     the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
-    a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s.
+    a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
+    `latencies` are the finer counts of which those of several observers can be added up.
     """
 
     target: str
@@ -58,6 +59,7 @@ class Verdict:
     since: float
     at: float
     claim: bool | None = None
+    latencies: Latencies = UNTOLD
 
     @property
     def contradiction(self) -> bool:
@@ -124,6 +126,7 @@ def judged(
         since=finding.onset if finding else evidence.at,
         at=evidence.at,
         claim=claim.ok if claim else None,
+        latencies=window.sketch.told(),
     )
 
 

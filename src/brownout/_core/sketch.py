@@ -17,7 +17,7 @@ from array import array
 from itertools import chain
 from math import exp2, floor, inf, log2
 from sys import byteorder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,6 +81,20 @@ def _added(mine: array[int], theirs: list[tuple[int, int]], shift: int = 0) -> a
     for index, count in theirs:
         mine[index >> shift] += count
     return mine
+
+
+class Latencies(NamedTuple):
+    """A sketch as it is told to others: (index, answered, censored) of each bucket that is not empty.
+
+    Indices and scale are those of OpenTelemetry's exponential histogram: a bucket begins at
+    2^(index/2^scale) seconds. What is censored took at least so long.
+    """
+
+    scale: int
+    rows: tuple[tuple[int, int, int], ...]
+
+
+UNTOLD = Latencies(SCALE, ())
 
 
 class Sketch:
@@ -173,8 +187,15 @@ class Sketch:
                 return middle(index, self.scale)
         return inf
 
-    def rows(self) -> list[tuple[int, int, int]]:
-        """The counts that are not zero as (index, answered, censored), with the index that `put` takes."""
+    def told(self) -> Latencies:
+        """What it holds, as it is told to others."""
         first = LOWEST_OCTAVE * 2**self.scale
         pairs = enumerate(zip(self.answered, self.censored, strict=True))
-        return [(first + index, a, c) for index, (a, c) in pairs if a or c]
+        return Latencies(
+            self.scale, tuple((first + index, a, c) for index, (a, c) in pairs if a or c)
+        )
+
+    def hear(self, told: Latencies) -> None:
+        """Add what another one told. Raises ValueError for a bucket that no latency has."""
+        for index, answered, censored in told.rows:
+            self.put(index, told.scale, answered, censored)

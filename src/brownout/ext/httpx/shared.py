@@ -18,6 +18,8 @@ import threading
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from brownout import remaining
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SILENT_SECONDS = 1.0  # a caller who leaves sooner says nothing of the connection
+LONG_SECONDS = 1e6  # more than a selector takes would be an error
 _CANCEL = 8  # the error code of a stream that is not wanted any more (RFC 9113, 7)
 _NEEDED = (
     "_connection_error", "_events", "_expire_at", "_h2_state", "_network_stream", "_read_exception",
@@ -70,14 +73,20 @@ class Shared:
             connection._read_lock = Turn(self._late)
 
     def _listen(self, request: Any) -> Any:
-        # Called with the lock for reading held: nobody has seen the error before it is taken back.
-        try:
-            events = self._read(request)
-        except self._late:
-            self._spare()
-            raise
-        self._asked = None
-        return events
+        # The socket has one time-out for all its threads, the span of whoever touched it last: so the wait
+        # is not left to it. The lock is held: nobody sees the pool's error before it is taken back.
+        span = request.extensions.get("timeout", {}).get("read")
+        end = inf if span is None else monotonic() + span
+        while True:
+            if not _ready(self._connection._network_stream, min(end - monotonic(), remaining())):
+                raise self._late("timed out")
+            try:
+                events = self._read(request)
+            except self._late:
+                self._spare()
+            else:
+                self._asked = None
+                return events
 
     async def _listen_async(self, request: Any) -> Any:
         try:
@@ -104,7 +113,7 @@ class Shared:
             self._asked = now
 
     def give_up(self, now: float) -> None:
-        """A stream is given up: is it the connection's fault?"""
+        """A stream is given up. The connection is blamed if it has been silent for long."""
         if self._asked is not None and now - self._asked >= SILENT_SECONDS:
             self._retired = self._connection._connection_error = True
             abort(self._connection._network_stream)
@@ -128,7 +137,7 @@ class Stream:
             self._shared.ask(now)
 
     def give_up(self, now: float) -> Callable[[], Any] | None:
-        """Reset it. What then sends that, if the connection takes it now; else it goes with what comes next."""
+        """Reset it. What sends that, if the connection takes it now; else it goes with what comes next."""
         if self._shared is not None:
             self._shared.give_up(now)
         with suppress(Exception):
@@ -138,7 +147,7 @@ class Stream:
                 if length:  # nobody will read it: it is room for the others
                     state.acknowledge_received_data(length, self._number)
             state.reset_stream(self._number, _CANCEL)
-            if _takes(self._connection._network_stream.get_extra_info("socket").fileno()):
+            if _ready(self._connection._network_stream, 0.0, selectors.EVENT_WRITE):
                 return partial(self._connection._write_outgoing_data, self._request)
         return None
 
@@ -148,7 +157,11 @@ class Stream:
             self._shared.left()
 
 
-def _takes(socket: int) -> bool:
+def _ready(stream: Any, seconds: float, event: int = selectors.EVENT_READ) -> bool:
+    """Whether a network stream can be read from (or written to) within so many seconds."""
+    tls = stream.get_extra_info("ssl_object")
+    if event == selectors.EVENT_READ and tls is not None and tls.pending():
+        return True
     with selectors.DefaultSelector() as selector:
-        selector.register(socket, selectors.EVENT_WRITE)
-        return bool(selector.select(0))
+        selector.register(stream.get_extra_info("socket").fileno(), event)
+        return bool(selector.select(min(max(0.0, seconds), LONG_SECONDS)))

@@ -58,7 +58,7 @@ async def _beside(
     one = asyncio.create_task(first.later(client, server))
     await asyncio.to_thread(came)
     two = asyncio.create_task(then.later(client, server))
-    ends: list[Any] = await asyncio.gather(two, one, return_exceptions=True)
+    ends = await asyncio.gather(two, one, return_exceptions=True)
     return ends[0], ends[1]
 
 

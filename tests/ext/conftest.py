@@ -42,6 +42,7 @@ def tls() -> Tls:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     server.set_alpn_protocols(["h2", "http/1.1"])
+    server.num_tickets = 0  # unread, they make of every close a reset
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return Tls(server, client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class Exchange:
         self.traced = traced
         self.deadline_headers = deadline_headers
         self.attempt: Attempt | None = None
+        self.process = os.getpid()
         self.spare: Any = None
         self.replayable = replayable(request)
         self.users = request.extensions
@@ -77,7 +79,7 @@ class Exchange:
     def event(self, name: str, info: dict[str, Any], *, is_async: bool) -> Callable[[], Any] | None:
         """Take in an event of the client's trace; what is to be done (or awaited) before it goes on."""
         attempt = self.attempt
-        if attempt is None:
+        if attempt is None or self.process != os.getpid():  # after a fork it is the parent's
             return None
         self._push(attempt)
         if (

@@ -48,7 +48,7 @@ def run(rounds: int, seconds: float, many: int) -> Figures:
         measured,
         memory.own(many),
         {f"{name}, {COLOURS[is_async]}": size for (name, is_async), size in weights.items()},
-        import_ratio(max(1, rounds // 5)),
+        import_ratio(max(1, rounds // 2)),
         versions,
         {one.name: one.reason for one in missing},
     )

@@ -134,7 +134,7 @@ def _refusals() -> list[Case]:
     for function in (plain, aplain):
         crash(shut, function.__name__)
     used_up = full("bench-used-up", limit=1)
-    used_up.attempt().__enter__()
+    copy_context().run(used_up.attempt().__enter__)  # its deadline stays there
     return [
         *_both("refusal: breaker open", shut, brownout.BreakerOpen),
         *_both("refusal: limit reached", used_up, brownout.LimitReached),

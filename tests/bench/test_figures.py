@@ -11,9 +11,10 @@ import pytest
 
 from bench import __main__ as bench
 from bench import peers
-from bench.cost import GUARDED, TIMEOUT, full
+from bench.cost import GUARDED, TIMEOUT, full, own
 from bench.figures import with_figures
 from bench.peers import Peer
+from brownout import remaining
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +76,11 @@ def test_the_page_has_every_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert "| absent, sync | no-such-package-anywhere is not installed |" in new
     with pytest.raises(ValueError, match="the page needs a line"):
         with_figures("before\nafter\n", figures, bench.BEGIN, bench.END)
+
+
+def test_the_cases_leave_no_deadline_behind() -> None:
+    own()
+    assert remaining() == math.inf
 
 
 @pytest.mark.parametrize(

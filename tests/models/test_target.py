@@ -65,7 +65,7 @@ class OneTarget(RuleBasedStateMachine):
 
     def fly(self, core: Core, operation: Operation, thread: int, tried: int) -> Flight | None:
         first = tried == 0
-        found = core.admit(operation, thread, self.now, self.now + 5.0, first=first)
+        found = core.admit(operation, thread, self.now, self.now + 5.0, tried)
         self.over()  # it may have folded
         if isinstance(found, LimitReached):
             assert core.limit is not None

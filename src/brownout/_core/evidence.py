@@ -248,6 +248,7 @@ class Evidence:
         self._late: Shard | None = None  # what held attempts showed: the fold's own
         self.cells: deque[Cell] = deque(maxlen=CELLS)
         self._ended: list[_Ended] = []
+        self.holds = Holds()
         self.forget(at)
 
     def forget(self, at: float) -> None:
@@ -255,7 +256,7 @@ class Evidence:
         for shard in self._all():
             shard.pending.clear()
         self.at = at
-        self.holds = Holds()
+        self.holds.forget()
         self._late = None
         self.shards.clear()
         self.cells.clear()

@@ -11,13 +11,15 @@ TRACE, and what carries an `Idempotency-Key` header; never a body that can't be 
 answer is returned as it came, also a bad one.
 
 Whether to try again is decided when the headers have come; a good answer's attempt is in flight until its
-body has been read, or is closed, dropped, or out of time. A connection that is given up is aborted.
+body has been read, or is closed, dropped, or out of time. A connection that is given up is aborted; over
+HTTP/2, where others share it, the one stream is reset.
 
 One operation a method, unless the request names it: `client.get(url, extensions={"operation": "quote"})`.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from brownout import DeadlineHeader
@@ -75,7 +77,10 @@ class Transport(Base):  # type: ignore[misc]
         exchange = self._exchange(request)
 
         def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name, info)
+            then = exchange.event(name, info, is_async=False)
+            if then is not None:
+                with suppress(Exception):
+                    then()
             if exchange.users_trace is not None:
                 exchange.users_trace(name, info)
 
@@ -103,7 +108,10 @@ class Transport(Base):  # type: ignore[misc]
         exchange = self._exchange(request)
 
         async def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name, info)
+            then = exchange.event(name, info, is_async=True)
+            if then is not None:
+                with suppress(Exception):
+                    await then()
             if exchange.users_trace is not None:
                 await exchange.users_trace(name, info)
 

@@ -570,7 +570,7 @@ def test_a_hung_probe_does_not_wedge_it(clock: FakeClock) -> None:
 
         await asyncio.sleep(40.0)
         # A guard of the same gate without a time-out: nothing ends these but us.
-        guard._core._timeout = inf
+        guard._core.timeout = inf
         probes = [asyncio.create_task(guard.acall(hangs, operation="op")) for _ in range(3)]
         await asyncio.sleep(1.0)
         with pytest.raises(BreakerOpen):

@@ -120,7 +120,7 @@ def test_ten_thousand_short_threads_leave_nothing_and_lose_no_count() -> None:
     assert evidence.calls == 11_000
     assert sum(cell.classes[OutcomeClass.SUCCESS] for cell in evidence.cells) == 11_000
     assert len(evidence._all()) <= THREADS_KEPT + 1
-    assert grown < 100_000  # one shard left by each would be 20 MB
+    assert grown < 500_000  # 50 bytes left by each would be as much; a shard of each is 20 MB
 
 
 def test_as_many_threads_at_once_leave_nothing_either() -> None:

@@ -76,9 +76,7 @@ class Call:
 
     def admit(self, now: float) -> Attempt | Refused:
         """Another attempt, or the refusal."""
-        return self.core.admit(
-            self.options.operation, self.thread, now, self.deadline, first=not self.tried
-        )
+        return self.core.admit(self.options.operation, self.thread, now, self.deadline, self.tried)
 
     def settle(self, attempt: Attempt, error: BaseException | None, now: float) -> Shown:
         """Settle an attempt by how it ended."""

@@ -43,24 +43,28 @@ def status(options: Namespace) -> int:
 def watch(options: Namespace) -> int:
     """Each change as a line, from now on, until Ctrl-C or the end of --for."""
     path, how = _fleet(options), _style(options)
-    end = time.monotonic() + options.seconds
+    try:
+        _follow(path, how, until=time.monotonic() + options.seconds, as_lines=not options.json)
+    except KeyboardInterrupt:  # the regular end
+        return 0
+    return 0
+
+
+def _follow(path: str, how: Style, *, until: float, as_lines: bool) -> None:
     _, last = local.changes(path)
     while True:
         found, last = local.changes(path, last)
         for change in found:
             text = (
-                json.dumps(as_json.change(change), allow_nan=False)
-                if options.json
-                else line(change, style=how)
+                line(change, style=how)
+                if as_lines
+                else json.dumps(as_json.change(change), allow_nan=False)
             )
             print(text, flush=True)
-        left = end - time.monotonic()
+        left = until - time.monotonic()
         if left <= 0:
-            return 0
-        try:
-            time.sleep(min(POLL_SECONDS, left))
-        except KeyboardInterrupt:  # the regular end
-            return 0
+            return
+        time.sleep(min(POLL_SECONDS, left))
 
 
 def explain(options: Namespace) -> int:

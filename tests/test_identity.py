@@ -98,7 +98,7 @@ def test_guards_made_anew_leave_nothing(times: int, and_call: bool) -> None:
     assert not {kind: after[kind] - before[kind] for kind in OURS if after[kind] > before[kind] + 1}
     assert sources() <= known + 1
     assert threading.active_count() <= threads + 1
-    assert grown < 300_000  # the window and the learning are full only later; one guard has 3 kB
+    assert grown < 1_000_000  # the window and what is learned fill up meanwhile; one guard has 3 kB
 
 
 MODULE = """

@@ -64,7 +64,6 @@ class OneTarget(RuleBasedStateMachine):
         self.ended = dict.fromkeys(self.operations, 0)
 
     def fly(self, core: Core, operation: Operation, thread: int, tried: int) -> Flight | None:
-        first = tried == 0
         found = core.admit(operation, thread, self.now, self.now + 5.0, tried)
         self.over()  # it may have folded
         if isinstance(found, LimitReached):
@@ -75,7 +74,7 @@ class OneTarget(RuleBasedStateMachine):
             assert core.gates[operation].phase is not CLOSED
             return None
         assert isinstance(found, Attempt)
-        self.calls += first
+        self.calls += not tried
         flight = Flight(found, core, operation, tried + 1)
         self.flying.append(flight)
         return flight

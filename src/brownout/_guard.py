@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import sys
 import threading
-from dataclasses import fields
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
@@ -53,6 +51,12 @@ def targets() -> list[Target]:
     """Every target that has a guard, by name."""
     with _lock:
         return [_registry[name] for name in sorted(_registry)]
+
+
+def _chance() -> float:
+    from random import random  # nothing is drawn while all is well
+
+    return random()
 
 
 def _alive() -> frozenset[int]:
@@ -129,7 +133,7 @@ class Guard:
         if timeout < inf:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
-        self._core = Core(self.policy, self._target, threading.Lock, random.random)
+        self._core = Core(self.policy, self._target, threading.Lock, _chance)
         _cores.add(self._core)
         for tell in on_target:
             tell(self._target, self._core)
@@ -254,9 +258,10 @@ class Guard:
         if found is not None:
             return found
         policy: dict[str, Any] = {
-            field.name: getattr(self.policy, field.name) for field in fields(self.policy)
-        }
-        policy |= {"target": name, "health": None}  # that is the whole's
+            **vars(self.policy),
+            "target": name,
+            "health": None,
+        }  # the whole's
         try:
             guard = _PartGuard(**policy)
         except _TooMany:

@@ -7,12 +7,11 @@ thread of its own, so that one that hangs delays no other.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from contextlib import suppress
 from types import FunctionType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
 
 from brownout import _guard
@@ -21,6 +20,7 @@ from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
     from brownout._core.because import Verdict
@@ -28,8 +28,20 @@ if TYPE_CHECKING:
     from brownout._core.state import State
     from brownout._core.target import Target
 
-log = logging.getLogger("brownout")
-log.addHandler(logging.NullHandler())
+
+class _Log:
+    """The logger "brownout". `logging` is imported by the first line of it, since most write none."""
+
+    def __getattr__(self, name: str) -> Any:
+        import logging
+
+        logger = logging.getLogger("brownout")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+        return getattr(logger, name)
+
+
+log: logging.Logger = _Log()  # type: ignore[assignment]
 
 JUDGE_SECONDS = 0.1
 UNWELL_SECONDS = 5.0  # after a fault of the judge itself: no flood of the log
@@ -103,8 +115,8 @@ class _Judging:
         self.states[target.name] = after
         verdict = target.verdict(now)
         change = Change(target.name, before, after, verdict, now)
-        log.log(
-            logging.INFO if after is None or not after.severity else logging.WARNING,
+        tell = log.info if after is None or not after.severity else log.warning
+        tell(
             "%s: %s -> %s: %s", change.target, _label(before), _label(after), verdict.because,
         )  # fmt: skip
         for listener in list(self.listeners):

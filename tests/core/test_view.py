@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import permutations
 from math import inf
 
@@ -110,7 +109,7 @@ def latencies(*seconds: float, left: int = 0) -> Latencies:
 
 def saw(name: str, told: Latencies, operation: str = "read", written: float = NOW) -> Seen:
     one = seen(by=observer(name, written=written), operation=operation)
-    return one._replace(verdicts=(replace(one.verdicts[0], latencies=told),))
+    return one._replace(verdicts=(one.verdicts[0].__replace__(latencies=told),))
 
 
 def test_latencies_of_all_observers_are_added_up() -> None:

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_a_body_is_bounded_and_says_what_it_leaves_out(monkeypatch: pytest.Monke
 def test_latencies_keep_their_scale_and_become_coarser_where_they_must(
     told: Latencies, read: Latencies
 ) -> None:
-    body = wire.write([replace(verdict(), latencies=told)], lambda instant: instant)
+    body = wire.write([verdict().__replace__(latencies=told)], lambda instant: instant)
     assert wire.read(observer(), "quotes", body).verdicts[0].latencies == read
 
 
@@ -78,7 +77,7 @@ def test_a_body_without_latencies_is_read() -> None:
 
 def test_latencies_are_left_out_before_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     fine = Latencies(3, tuple((index, 1000, 1000) for index in range(-100, 60)))
-    many = [replace(verdict(operation=f"op {n}"), latencies=fine) for n in range(33)]
+    many = [verdict(operation=f"op {n}").__replace__(latencies=fine) for n in range(33)]
     monkeypatch.setattr(wire, "MOST_BODY_BYTES", 30_000)
     text = wire.write(many, lambda instant: instant)
     assert len(text) <= 30_000

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from math import inf
 
 from brownout import State
@@ -41,7 +40,7 @@ def test_every_number_stands_beside_its_limit() -> None:
 def test_what_several_observers_saw_is_added_up() -> None:
     told = Latencies(3, ((-56, 50, 0), (0, 2, 0)))  # 8 ms and 1 s
     group = [seen(by=observer(name)) for name in ("load", "shop")]
-    both = [one._replace(verdicts=(replace(one.verdicts[0], latencies=told),)) for one in group]
+    both = [one._replace(verdicts=(one.verdicts[0].__replace__(latencies=told),)) for one in group]
     lines = explain(only(rows(both, NOW)), at=NOW)
     assert "   Of their 104 calls together: p50 8.2 ms, p99 1 s." in lines
     assert not any("together" in line for line in explain(only(rows(both[:1], NOW)), at=NOW))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +11,7 @@ from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
+from brownout._core.value import Value
 
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
@@ -36,8 +37,7 @@ class Claim(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Value):
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
 
     `state` is None without evidence, and `because` then says how little there was. `kind` is what is
@@ -164,14 +164,8 @@ def _shape(sketch: Sketch) -> tuple[int, ...]:
     return tuple(counts)
 
 
-_SHAPE_OF = [
-    max(
-        i
-        for i, edge in enumerate((0.0, *SHAPE_EDGES[1:]))
-        if index >= (bucket(edge) if edge else 0)
-    )
-    for index in range(BUCKETS)
-]
+_STARTS = [bucket(edge) for edge in SHAPE_EDGES[1:]]
+_SHAPE_OF = [bisect_right(_STARTS, index) for index in range(BUCKETS)]
 
 
 class _Recent(NamedTuple):

@@ -7,11 +7,11 @@ target* for the second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
 from typing import Generic, NamedTuple, TypeVar
 
+from brownout._core.value import Value
 from brownout.errors import OutcomeUnknown, Refused
 
 T = TypeVar("T")
@@ -116,8 +116,7 @@ def _never_connected(exc: OSError) -> bool:
     return exc.errno in _NO_CONNECTION
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(Value, Generic[T]):
     """How a call ended for its caller: succeeded, failed for certain, or unknown.
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from brownout._core.state import State
+from brownout._core.value import Value
 from brownout.errors import BrownoutError, ConfigurationError, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Value):
     """Try again when it is safe: never sent, or turned away, or declared to be idempotent.
 
     `attempts` counts the first one; `budget` is the share of calls that may be extra attempts (one budget
@@ -29,8 +28,7 @@ class Retry:
     backoff_most: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(Value):
     """Stop calling a target that is UNRESPONSIVE or CRASHED, and look again with a few probes.
 
     `open_at` opens it at that state or worse instead (a partial failure is then made total: say so on
@@ -48,8 +46,7 @@ class Breaker:
     ramp: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value):
     """All that a guard was asked to do, checked as a whole when the guard is built."""
 
     target: str
@@ -60,7 +57,10 @@ class Policy:
     fallback: Callable[..., Any] | None = None
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
-    health: str | Callable[[], bool] | None = field(default=None, repr=False)  # may hold a password
+    health: str | Callable[[], bool] | None = None
+
+    def __repr__(self) -> str:
+        return f"Policy({self.target!r})"  # not its `health`: a URL may hold a password
 
     def check(self, *more: str) -> None:
         """Raise ConfigurationError with every fault of this policy, and `more`, and the ways out."""

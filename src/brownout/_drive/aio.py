@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from brownout._core.guard import Core
     from brownout._core.outcome import Outcome
+    from brownout._drive.wheel import Wheel
 
 _new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for its `__init__`
 
@@ -38,64 +39,75 @@ def on_a_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def guarded(  # noqa: C901 - one frame, since each costs
+def guarded(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """`fn` under its guard. What an ordinary call costs is all here, in one frame."""
-    operation, timeout, handed = options.operation, core.timeout, options.keep is not None
-    shards, current_task = operation.evidence.shards, asyncio.current_task
+    if options.keep is not None:
+        return _handing(core, options, fn)
+    operation, timeout, shards = options.operation, core.timeout, options.operation.evidence.shards
+    running, current_task = asyncio._get_running_loop, asyncio.current_task  # noqa: SLF001 - as above
     free = None if core.limit is None else core.limit.free
-    unusual = handed or timeout == inf
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        loop = asyncio._get_running_loop() or on_a_loop()  # noqa: SLF001 - as there
+        loop = running() or on_a_loop()
         task: Any = current_task(loop)
-        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
-        shard = shards.get(thread)
-        if now >= operation.due or deadline != inf or shard is None or unusual or task is None:
+        read = clock.now
+        now, thread = read(), get_ident()
+        if now >= operation.due or DEADLINE.get() != inf or task is None:
             return await _looked(core, options, fn, args, kwargs, now)
         try:
+            shard = shards[thread]
             attempt = (None if free is None else free.pop()) or _new(Attempt)
-        except IndexError:
+        except LookupError:
             return await _looked(core, options, fn, args, kwargs, now)
-        attempt.shard, attempt.began, attempt.deadline = shard, now, now + timeout
+        attempt.shard, attempt.began = shard, now
+        attempt.deadline = ends = now + timeout
         pending = shard.pending
         pending[attempt] = None
         try:
-            cancelling, wheel = task.cancelling(), wheel_for(loop, thread, attempt.deadline)
+            cancelling, wheel = task.cancelling(), wheel_for(loop, thread, ends)
             wheel.fresh[attempt] = task
-            token = DEADLINE.set(attempt.deadline)
+            token = DEADLINE.set(ends)
             try:
                 value = await (fn(*args, **kwargs) if kwargs else fn(*args))
             except BaseException as error:
                 DEADLINE.reset(token)
-                wheel.take_out(attempt)
-                if attempt.expired:
-                    over(core, attempt, task, cancelling, error)
+                over(core, wheel, attempt, task, cancelling, error)
                 raise
             DEADLINE.reset(token)
             known = wheel.fresh.pop(attempt, None)
             if known is None:  # the timer has fired meanwhile
-                wheel.take_out(attempt)
-                if attempt.expired:
-                    over(core, attempt, task, cancelling, None)
+                over(core, wheel, attempt, task, cancelling, None)
         except BaseException as error:
-            flow = recover(Call(core, options, thread, now, inf), attempt, error, clock.now())
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
             done = await drive(flow, core, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
-        ended = clock.now()
-        # As Core.succeed has it: a call within a call costs.
-        if pending.pop(attempt, core) is None:
-            seconds = ended - now
-            index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
-            shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
-            if free is not None:
-                free.append(attempt if known is task else None)
-            if ended >= operation.due:
-                core.glance(ended)
+        ended = read()
+        # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
+        try:
+            del pending[attempt]
+        except KeyError:  # forked meanwhile: it is the parent's
+            return value
+        seconds = ended - now
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if free is not None:
+            free.append(attempt if known is task else None)
         return value
+
+    return call
+
+
+def _handing(
+    core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """`fn` under its guard, where it is handed its attempt."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await _looked(core, options, fn, args, kwargs, clock.now())
 
     return call
 
@@ -109,6 +121,7 @@ async def _looked(
     now: float,
 ) -> Any:
     """A call that is not ordinary: it inherits a deadline, or finds something due at its operation."""
+    on_a_loop()
     whole = Call(core, options, get_ident(), now, ambient())
     attempt = whole.admit(now)
     if isinstance(attempt, Refused):
@@ -131,15 +144,18 @@ async def _looked(
 
 def over(
     core: Core,
+    wheel: Wheel,
     attempt: Attempt,
     task: asyncio.Task[Any],
     cancelling: int,
     error: BaseException | None,
 ) -> None:
-    """The attempt's time was up and we cancelled its task: raises TimedOut if that is what ended it."""
-    ours = task.uncancel() <= cancelling
-    if ours and isinstance(error, asyncio.CancelledError):
-        raise timed_out(core.target.name, attempt, clock.now()) from error
+    """The attempt is over: raises TimedOut if we cancelled its task, and that is what ended it."""
+    wheel.take_out(attempt)
+    if attempt.expired:
+        ours = task.uncancel() <= cancelling
+        if ours and isinstance(error, asyncio.CancelledError):
+            raise timed_out(core.target.name, attempt, clock.now()) from error
 
 
 async def outcome(
@@ -193,20 +209,15 @@ class Timer:
         if task is None:
             raise RuntimeError("a guarded call must run in a task")
         self._task, self._cancelling = task, task.cancelling()
-        self._wheel = None
-        if (deadline := self._attempt.deadline) < inf:
-            self._wheel = wheel_for(loop, get_ident(), deadline)
-            self._wheel.fresh[self._attempt] = task
+        self._wheel = wheel_for(loop, get_ident(), self._attempt.deadline)
+        self._wheel.fresh[self._attempt] = task
         self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        if self._wheel is not None:
-            self._wheel.take_out(self._attempt)
         DEADLINE.reset(self._token)
-        if self._attempt.expired:
-            over(self._core, self._attempt, self._task, self._cancelling, error)
+        over(self._core, self._wheel, self._attempt, self._task, self._cancelling, error)
 
 
 async def _ended(

@@ -29,47 +29,60 @@ _new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for
 
 def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` under its guard. What an ordinary call costs is all here, in one frame."""
-    operation, timeout, handed = options.operation, core.timeout, options.keep is not None
-    shards = operation.evidence.shards
+    if options.keep is not None:
+        return _handing(core, options, fn)
+    operation, timeout, shards = options.operation, core.timeout, options.operation.evidence.shards
     free = None if core.limit is None else core.limit.free
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        now, deadline, thread = clock.now(), DEADLINE.get(), get_ident()
-        shard = shards.get(thread)
-        if now >= operation.due or deadline != inf or shard is None or handed:
+        read = clock.now
+        now, thread = read(), get_ident()
+        if now >= operation.due or DEADLINE.get() != inf:
             return _looked(core, options, fn, args, kwargs, now)
         try:
+            shard = shards[thread]
             attempt = (None if free is None else free.pop()) or _new(Attempt)
-        except IndexError:
+        except LookupError:
             return _looked(core, options, fn, args, kwargs, now)
-        attempt.shard, attempt.began, attempt.deadline = shard, now, now + timeout
+        attempt.shard, attempt.began = shard, now
+        attempt.deadline = ends = now + timeout
         pending = shard.pending
         pending[attempt] = None
-        token = DEADLINE.set(attempt.deadline)
+        token = DEADLINE.set(ends)
         try:
             value = fn(*args, **kwargs) if kwargs else fn(*args)
         except BaseException as error:
             DEADLINE.reset(token)
-            flow = recover(Call(core, options, thread, now, inf), attempt, error, clock.now())
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
             done = drive(flow, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
         DEADLINE.reset(token)
-        ended = clock.now()
+        ended = read()
         if value.__class__ is CoroutineType:
             core.settle(attempt, OutcomeClass.LOCAL, ended)  # it has not even begun
             _unprotected(value)
-        # As Core.succeed has it: a call within a call costs.
-        if pending.pop(attempt, core) is None:
-            seconds = ended - now
-            index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
-            shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
-            if free is not None:
-                free.append(attempt)
-            if ended >= operation.due:
-                core.glance(ended)
+        # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
+        try:
+            del pending[attempt]
+        except KeyError:  # forked meanwhile: it is the parent's
+            return value
+        seconds = ended - now
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if free is not None:
+            free.append(attempt)
         return value
+
+    return call
+
+
+def _handing(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` under its guard, where it is handed its attempt."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _looked(core, options, fn, args, kwargs, clock.now())
 
     return call
 

@@ -62,9 +62,10 @@ class Wheel:
         self._handle = None
         self.before = inf
         now = clock.now()
-        for attempt, task in self.fresh.items():
-            self.slots.setdefault(_slot(attempt.deadline), {})[attempt] = task
-        self.fresh.clear()
+        for attempt, task in list(self.fresh.items()):
+            if attempt.deadline < inf:  # the others wait for nothing
+                del self.fresh[attempt]
+                self.slots.setdefault(_slot(attempt.deadline), {})[attempt] = task
         for slot in sorted(slot for slot in self.slots if slot * SLOT_SECONDS <= now):
             for attempt, task in self.slots.pop(slot).items():
                 attempt.expired = True
@@ -78,7 +79,7 @@ def _slot(deadline: float) -> int:
 
 
 def wheel_for(loop: asyncio.AbstractEventLoop, thread: int, deadline: float) -> Wheel:
-    """The wheel of the loop that runs in a thread, with its timer set for a deadline.
+    """The wheel of the loop that runs in a thread, with its timer set for a deadline that is not infinite.
 
     Put the attempt into `fresh` with its task, and take it out at its end.
     """

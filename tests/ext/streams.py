@@ -21,7 +21,7 @@ class StreamServer:
     """Listens on 127.0.0.1, with TLS if given a context. Each request is answered by its path.
 
     `/ok` at once; `/hang` and others not before the test says so by `begin`, `send`, `finish`.
-    While `deaf` is set, new bytes are read and thrown away.
+    After `deafen` what comes over the connections of that moment is read and thrown away.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -29,7 +29,7 @@ class StreamServer:
         self.reset: list[tuple[str, int]] = []  # path, error code
         self.left: list[str] = []  # how connections ended
         self.accepted = 0
-        self.deaf = threading.Event()
+        self._deaf: set[Any] = set()
         self._tls = tls
         self._lock = threading.Lock()
         self._streams: dict[str, tuple[Any, Any, int]] = {}
@@ -83,7 +83,7 @@ class StreamServer:
             if not data:
                 self.left.append("closed")
                 return
-            if self.deaf.is_set():
+            if connection in self._deaf:
                 continue
             with self._lock:
                 for event in state.receive_data(data):
@@ -106,6 +106,11 @@ class StreamServer:
     def _answer(state: Any, number: int, body: bytes, *, end: bool) -> None:
         state.send_headers(number, [(":status", "200"), ("content-type", "text/plain")])
         state.send_data(number, body, end_stream=end)
+
+    def deafen(self) -> None:
+        """Hear nothing more over the connections that are open."""
+        with self._lock:
+            self._deaf = set(self._open)
 
     def begin(self, path: str, body: bytes = b"some") -> None:
         """The headers, and the first part of the body."""

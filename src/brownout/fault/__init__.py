@@ -32,6 +32,7 @@ from .kind import (
     Starve,
     Timeout,
 )
+from .process.place import Listener, Process
 
 __all__ = [
     "AbortConnections",
@@ -48,9 +49,11 @@ __all__ = [
     "Hang",
     "Kill",
     "Latency",
+    "Listener",
     "Log",
     "NeverAccept",
     "Pause",
+    "Process",
     "Refuse",
     "Schedule",
     "Slice",

@@ -68,9 +68,12 @@ async def _serve(server: Server, begins_with: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with server:
+    try:
+        await server.start()
         print(f"toxiproxy's API on {server.listen}, {begins_with}", flush=True)
         await stop.wait()
+    finally:
+        await server.stop()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

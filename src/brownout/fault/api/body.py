@@ -27,9 +27,8 @@ def parsed_list(body: bytes) -> list[Object]:
         return []
     if not isinstance(value, list):
         raise _bad(f"the body is a list of proxies, not {_kind(value)}")
-    return [
-        _object(each, f"proxy {number}") for number, each in enumerate(cast("list[Any]", value), 1)
-    ]
+    items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] (narrowed from Any)
+    return [_object(each, f"proxy {number}") for number, each in enumerate(items, 1)]
 
 
 def within(given: Object, name: str) -> Object:

@@ -118,7 +118,7 @@ async def answered(proxies: Proxies, method: str, path: str, body: bytes) -> Ans
         return Problem(404, "404 page not found").answer()
     does = verbs.get("GET" if method == "HEAD" else method)
     if does is None:
-        known = sorted([*verbs, "OPTIONS", *(["HEAD"] if "GET" in verbs else [])])
+        known: list[str] = sorted([*verbs, "OPTIONS", *(["HEAD"] if "GET" in verbs else [])])
         allow = ("Allow", ", ".join(known))
         if method == "OPTIONS":
             return Answer(204, None, (allow,))

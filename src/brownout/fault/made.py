@@ -68,7 +68,7 @@ class Made:
         self.id = records.new_id()
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
-        self._about = {"mechanism": mechanism, "target": target, "listen": listen}
+        self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone
         self.folder = records.folder()
@@ -244,13 +244,18 @@ class Made:
 # ------------------------------------------------------------------- this process and its faults
 
 _ending_us: tuple[Step, ...] = ()
+_target = ""
 
 
-def held_for_others() -> None:
-    """Say that this process is there only to hold faults: whoever clears one of them may end it."""
-    global _ending_us  # noqa: PLW0603
+def held_for_others(*, target: str = "") -> None:
+    """Say that this process is there only to hold faults: whoever clears one of them may end it.
+
+    `target` names the guarded target that suffers from them, if it is known.
+    """
+    global _ending_us, _target  # noqa: PLW0603
     mine = Identity.mine()
     _ending_us = (Step("terminate", pid=mine.pid, start=mine.start),)
+    _target = target
 
 
 class _Keeper:

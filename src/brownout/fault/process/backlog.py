@@ -164,7 +164,9 @@ class _Crowd:
             joined, error = self._joined, self._error
             self.end()
             if error is not None:
-                raise FaultRefused(f"the backlog of {self._address} can't be filled: {error}") from error
+                raise FaultRefused(
+                    f"the backlog of {self._address} can't be filled: {error}"
+                ) from error
             raise BrownoutError(
                 f"{self._address} accepts as fast as we connect: {joined} connections in {FILL_SECONDS:g} s, "
                 "and room for more. Pause its process first"

@@ -78,7 +78,10 @@ def _ours(process: tuple[int, int], ours: tuple[int, int], since: int) -> list[I
     for stat in tree([root]):
         try:
             mine = resource.prlimit(stat.pid, NOFILE) == tuple(ours)
-        except (ProcessLookupError, PermissionError):  # ended; or became another user's, and is out of reach
+        except (
+            ProcessLookupError,
+            PermissionError,
+        ):  # ended; or became another user's, and is out of reach
             continue
         if mine and (stat.identity == root or stat.start >= since):
             found.append(stat.identity)

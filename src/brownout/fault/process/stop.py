@@ -29,7 +29,9 @@ def pause(subject: Subject) -> Mechanism:
 
 def stop_tree(subject: Subject) -> Mechanism:
     """SIGSTOP to a whole tree, again until nobody in it runs: weaker than the freezer, since it shows."""
-    return _stopping("SIGSTOP to the tree", [stat.identity for stat in tree([subject.identity])], descend=True)
+    return _stopping(
+        "SIGSTOP to the tree", [stat.identity for stat in tree([subject.identity])], descend=True
+    )
 
 
 def _stopping(name: str, members: list[Identity], *, descend: bool) -> Mechanism:
@@ -43,7 +45,9 @@ def _stopping(name: str, members: list[Identity], *, descend: bool) -> Mechanism
     )
 
 
-def _suffering(members: Sequence[Identity], descend: bool, spared: Sequence[Identity]) -> list[Stat]:
+def _suffering(
+    members: Sequence[Identity], descend: bool, spared: Sequence[Identity]
+) -> list[Stat]:
     """Who of them lives, but those that were stopped before us."""
     if descend:
         found = tree(members)
@@ -97,7 +101,9 @@ def kill(subject: Subject) -> Mechanism:
 
 def _kill(subject: Subject) -> None:
     subject.send(SIGKILL)
-    wait_for(lambda: not subject.alive, f"{subject} does not die: is it frozen, or stuck in the kernel?")
+    wait_for(
+        lambda: not subject.alive, f"{subject} does not die: is it frozen, or stuck in the kernel?"
+    )
 
 
 def wait_for(done: Callable[[], bool], otherwise: str) -> None:

@@ -130,7 +130,7 @@ def _ended(step: Step) -> bool:
 
 
 def _resume(step: Step) -> None:
-    """Step("resume", members, descend, spared): processes that were stopped, and who descends from them."""
+    """Step("resume", members, descend, spared): processes that were stopped, and with `descend` their kin."""
     stop.resume(**step.details)
 
 
@@ -148,7 +148,7 @@ def _unlimited(step: Step) -> bool:
 
 
 def _untie(step: Step) -> None:
-    """Step("untie", process, cpu, before, threads, since): where its threads may run, as it was."""
+    """Step("untie", process, cpu, before, threads, since): the CPUs of its threads, as they were."""
     neighbour.untie(**step.details)
 
 

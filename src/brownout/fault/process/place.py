@@ -1,9 +1,9 @@
 """The places where a fault of a process is made: a process, and an address that one listens on.
 
-    with Process(child).make(Pause(seconds=2)):
-        ...
-    with Listener("127.0.0.1:8080").make(FillBacklog()):
-        ...
+with Process(child).make(Pause(seconds=2)):
+    ...
+with Listener("127.0.0.1:8080").make(FillBacklog()):
+    ...
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def _limit(group: Group, fault: Starve) -> None:
         if group.where.version == 2:
             put(group.folder / "cpu.max", f"{quota} {period}")
         else:
-            put(group.folder / "cpu.cfs_quota_us", "-1")  # a group above bounds each pair of the two
+            put(
+                group.folder / "cpu.cfs_quota_us", "-1"
+            )  # a group above bounds each pair of the two
             put(group.folder / "cpu.cfs_period_us", str(period))
             put(group.folder / "cpu.cfs_quota_us", str(quota))
     except OSError as error:

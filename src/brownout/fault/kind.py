@@ -241,7 +241,7 @@ class Pause(_OfProcess):
 
 @dataclass(frozen=True, kw_only=True)
 class Kill(_OfProcess):
-    """The process is killed, without a chance to tidy up. Nothing brings it back: that is its parent's part."""
+    """The process is killed, without a chance to tidy up. To bring it back is its parent's part."""
 
     kind: ClassVar[str] = "kill"
 

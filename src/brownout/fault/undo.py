@@ -130,7 +130,7 @@ def _ended(step: Step) -> bool:
 
 
 def _resume(step: Step) -> None:
-    """Step("resume", members, descend, spared): processes that were stopped, and who descends from them."""
+    """Step("resume", members, descend, spared): they were stopped, with `descend` their kin too."""
     stop.resume(**step.details)
 
 
@@ -139,7 +139,7 @@ def _running(step: Step) -> bool:
 
 
 def _files(step: Step) -> None:
-    """Step("files", process, ours, before, since): the limit of open files as it was, for its newer kin too."""
+    """Step("files", process, ours, before, since): the limit of open files as it was."""
     files.restore(**step.details)
 
 
@@ -148,7 +148,7 @@ def _unlimited(step: Step) -> bool:
 
 
 def _untie(step: Step) -> None:
-    """Step("untie", process, cpu, before, threads, since): where its threads may run, as it was."""
+    """Step("untie", process, cpu, before, threads, since): the CPUs of its threads, as they were."""
     neighbour.untie(**step.details)
 
 
@@ -157,12 +157,12 @@ def _free(step: Step) -> bool:
 
 
 def _cgroup(step: Step) -> None:
-    """Step("cgroup", folder, quiet, disable=""): a group of ours; its members go to the group above."""
+    """Step("cgroup", path, quiet, disable=""): a group of ours; its members go to the group above."""
     group.release(**step.details)
 
 
 def _removed(step: Step) -> bool:
-    return group.absent(step.details["folder"])
+    return group.absent(step.details["path"])
 
 
 # ----------------------------------------------------------------------------------------- files

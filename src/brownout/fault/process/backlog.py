@@ -64,7 +64,7 @@ class _Tcp:
             )
 
     def _listeners(self) -> list[tuple[int, int]]:
-        any_ = ("0.0.0.0", "::")
+        any_ = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound to
         return [
             (one.waiting, one.room)
             for one in self._diag.tcp(LISTEN)
@@ -184,10 +184,15 @@ class _Crowd:
                     continue
                 self._prune()
                 if len(self._held) > MOST:
-                    raise BrownoutError(f"it takes more than {MOST} connections")
-        except Exception as error:  # told by who waits for it
-            self._error = error
-            self._full.set()
+                    self._fail(BrownoutError(f"it takes more than {MOST} connections"))
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Told by who waits for it to be full."""
+        self._error = error
+        self._wanted.clear()
+        self._full.set()
 
     def _prune(self) -> None:
         """Forget those that were accepted and closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ class Course:
             wanted = self._schedule.strength(elapsed) > 0
             if wanted != on:
                 try:
-                    if not self._held(lambda wanted=wanted: self._turn(on=wanted)):
+                    if not self._held(partial(self._turn, on=wanted)):
                         return
                 except TimeoutError:
                     self._over.wait(BUSY_SECONDS)

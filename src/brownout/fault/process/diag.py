@@ -55,9 +55,9 @@ def inodes(pid: int) -> dict[int, list[int]]:
     """The sockets that a process has open: inode -> its descriptors."""
     found: dict[int, list[int]] = {}
     folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):  # noqa: PTH208
+    for name in os.listdir(folder):
         try:
-            link = os.readlink(f"{folder}/{name}")  # noqa: PTH115
+            link = os.readlink(f"{folder}/{name}")
         except OSError:  # closed meanwhile
             continue
         if link.startswith("socket:["):
@@ -179,7 +179,7 @@ def _opened() -> socket.socket:
 
 def _same(pid: int) -> bool:
     try:
-        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")  # noqa: PTH115
+        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
     except FileNotFoundError:
         return True
 

@@ -30,18 +30,17 @@ def exhaust(subject: Subject, left: int) -> Mechanism:
     ours = (now, before[1])
     # A child that is forked from now on inherits the limit, and gets it back as well.
     since = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-    details = {"process": subject.identity, "ours": ours, "before": before, "since": since}
     return Mechanism(
         name=f"prlimit NOFILE {now}",
         enter=lambda: _limit(subject, ours),
-        leave=lambda: restore(**details),
-        steps=(Step("files", **details),),
+        leave=lambda: restore(subject.identity, ours, before, since),
+        steps=(Step("files", process=subject.identity, ours=ours, before=before, since=since),),
     )
 
 
 def _bound(pid: int, left: int, most: int) -> int:
     """The limit under which `left` more can be opened. It bounds numbers, and holes are filled first."""
-    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
     number = 0
     while number < most and (left or number in taken):
         left -= number not in taken

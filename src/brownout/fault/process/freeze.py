@@ -36,7 +36,7 @@ def freeze(subject: Subject, *, versions: tuple[int, ...] = (2, 1)) -> Mechanism
         name=f"cgroup v{version} freezer",
         enter=lambda: _enter(made, subject),
         leave=lambda: _switch(made, frozen=False),
-        steps=tuple(Step("cgroup", folder=str(each.folder), quiet={name: thawed}) for each in made),
+        steps=tuple(Step("cgroup", path=str(each.folder), quiet={name: thawed}) for each in made),
     )
 
 

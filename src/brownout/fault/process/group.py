@@ -244,34 +244,34 @@ def put(path: Path, text: str) -> None:
         os.close(fd)
 
 
-def release(folder: str, quiet: Mapping[str, str], disable: str = "") -> None:
+def release(path: str, quiet: Mapping[str, str], *, disable: str = "") -> None:
     """Undo a group: lift what it does, move its members to the parent, remove it. To be repeated.
 
     `quiet` maps control files to what lifts the fault; `disable` is a controller that we had to enable for
     the parent's children. An absent group is undone already. Groups that members have made inside go the
     same way. Raises OSError while it is not empty: a member has forked just now, or is still dying.
     """
-    path = Path(folder)
-    if not path.name.startswith(PREFIX) or not path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{folder} is left alone: it is not called {PREFIX}...")
+    folder = Path(path)
+    if not folder.name.startswith(PREFIX) or not folder.is_absolute() or ".." in folder.parts:
+        raise ValueError(f"{path} is left alone: it is not called {PREFIX}...")
     try:
         for name, text in quiet.items():
-            put(path / name, text)
-        for below, _, _ in os.walk(path, topdown=False):
+            put(folder / name, text)
+        for below, _, _ in os.walk(folder, topdown=False):
             for pid in (Path(below) / "cgroup.procs").read_text("utf-8").split():
-                move(int(pid), path.parent)
+                move(int(pid), folder.parent)
             Path(below).rmdir()
     except FileNotFoundError:  # it is gone, or somebody else undoes it at this moment
-        if path.is_dir():
+        if folder.is_dir():
             raise
     if disable:
         try:
-            put(path.parent / "cgroup.subtree_control", f"-{disable}")
+            put(folder.parent / "cgroup.subtree_control", f"-{disable}")
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOENT):  # others use it by now
                 raise
 
 
-def absent(folder: str) -> bool:
+def absent(path: str) -> bool:
     """Whether the group is no more, and so nobody in it."""
-    return not Path(folder).exists()
+    return not Path(path).exists()

@@ -155,14 +155,14 @@ def _neighbours(cpu: int, fault: Starve) -> list[_Neighbour]:
 
 
 def _last_cpu(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+    with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[36])
 
 
 def _masks(pid: int) -> Iterator[tuple[int, set[int]]]:
     """The threads of a process, and the CPUs that each may run on."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        for name in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+        for name in os.listdir(f"/proc/{pid}/task"):
             with suppress(ProcessLookupError):
                 yield int(name), os.sched_getaffinity(int(name))
 

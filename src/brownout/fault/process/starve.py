@@ -35,7 +35,7 @@ def starve(subject: Subject, fault: Starve, *, versions: tuple[int, ...] = (2, 1
         steps=tuple(
             Step(
                 "cgroup",
-                folder=str(group.folder),
+                path=str(group.folder),
                 quiet=QUIET[version],
                 disable="" if group.enabled else "cpu",
             )

@@ -35,18 +35,18 @@ def stop_tree(subject: Subject) -> Mechanism:
 
 
 def _stopping(name: str, members: list[Identity], *, descend: bool) -> Mechanism:
-    spared = [stat.identity for stat in _suffering(members, descend, ()) if stat.stopped]
+    spared = [stat.identity for stat in _suffering(members, (), descend=descend) if stat.stopped]
     step = Step("resume", members=members, descend=descend, spared=spared)
     return Mechanism(
         name=name,
-        enter=lambda: _stop(members, descend, spared),
+        enter=lambda: _stop(members, spared, descend=descend),
         leave=lambda: resume(members, descend=descend, spared=spared),
         steps=(step,),
     )
 
 
 def _suffering(
-    members: Sequence[Identity], descend: bool, spared: Sequence[Identity]
+    members: Sequence[Identity], spared: Sequence[Identity], *, descend: bool
 ) -> list[Stat]:
     """Who of them lives, but those that were stopped before us."""
     if descend:
@@ -58,7 +58,7 @@ def _suffering(
     return [stat for stat in found if stat.identity not in left]
 
 
-def _stop(members: Sequence[Identity], descend: bool, spared: Sequence[Identity]) -> None:
+def _stop(members: Sequence[Identity], spared: Sequence[Identity], *, descend: bool) -> None:
     """Stop them all, until two looks in a row find the same processes and none that runs.
 
     One look is not enough: who is seen stopped may have forked while we were looking. In "D" it runs no
@@ -67,7 +67,7 @@ def _stop(members: Sequence[Identity], descend: bool, spared: Sequence[Identity]
     end = time.monotonic() + WAIT_SECONDS
     before: set[Identity] | None = None
     while True:
-        found = _suffering(members, descend, spared)
+        found = _suffering(members, spared, descend=descend)
         run = [stat for stat in found if not (stat.stopped or stat.state == "D")]
         for stat in run:
             stat.identity.signal(SIGSTOP)
@@ -84,14 +84,14 @@ def _stop(members: Sequence[Identity], descend: bool, spared: Sequence[Identity]
 
 def resume(members: Sequence[Identity], *, descend: bool, spared: Sequence[Identity]) -> None:
     """Continue them, and with `descend` all who descend from them, but those stopped before us."""
-    for stat in _suffering(members, descend, spared):
+    for stat in _suffering(members, spared, descend=descend):
         if stat.stopped:
             stat.identity.signal(SIGCONT)
 
 
 def running(members: Sequence[Identity], *, descend: bool, spared: Sequence[Identity]) -> bool:
     """Whether none of them is stopped."""
-    return not any(stat.stopped for stat in _suffering(members, descend, spared))
+    return not any(stat.stopped for stat in _suffering(members, spared, descend=descend))
 
 
 def kill(subject: Subject) -> Mechanism:

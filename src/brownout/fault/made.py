@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from brownout._core.fault import Fault
 
-__all__ = ["Made", "Step", "held_for_others"]
+__all__ = ["Made", "Step", "held_for_others", "in_force"]
 
 LONGEST_SECONDS = 7 * 86_400.0
 LOOK_SECONDS = 1.0  # how often a maker looks after its watchdog
@@ -258,6 +258,11 @@ def held_for_others(*, target: str = "") -> None:
     _target = target
 
 
+def in_force() -> list[Made]:
+    """All faults that this process has made and not undone."""
+    return _KEEPER.all()
+
+
 class _Keeper:
     """All faults in force that this process has made: undoes each at its end, and all at exit.
 
@@ -281,6 +286,10 @@ class _Keeper:
                 )
                 self._thread.start()
             self._changed.notify()
+
+    def all(self) -> list[Made]:
+        with self._changed:
+            return list(self._made.values())
 
     def drop(self, made: Made) -> None:
         with self._changed:

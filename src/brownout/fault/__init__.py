@@ -25,6 +25,7 @@ from .kind import (
     SlowClose,
     Timeout,
 )
+from .tcp import Exchange, Proxy, running
 
 __all__ = [
     "Amount",
@@ -33,14 +34,17 @@ __all__ = [
     "Cut",
     "Decision",
     "Drop",
+    "Exchange",
     "Fault",
     "Hang",
     "Latency",
     "Log",
     "NeverAccept",
+    "Proxy",
     "Refuse",
     "Schedule",
     "Slice",
     "SlowClose",
     "Timeout",
+    "running",
 ]

@@ -68,6 +68,7 @@ class Made:
         self.id = records.new_id()
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
+        self.mechanism = mechanism
         self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone

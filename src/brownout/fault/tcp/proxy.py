@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.kind import NeverAccept, Refuse
-from brownout.fault.made import Made
+from brownout.fault.made import Made, Step
 
 from .active import Active, Turns
 from .address import Address
@@ -177,6 +177,7 @@ class Proxy:
             name=chosen,
             listen=self.listen,
             log=self.log,
+            undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],
             apply=lambda: self._call(lambda: self._apply(chosen, fault)),
             undo=lambda: self._soon(lambda: self._unmake(chosen)),
             gone=lambda: self._gone(chosen),

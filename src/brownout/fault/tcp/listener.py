@@ -1,0 +1,130 @@
+"""Where clients come in: accepting, refusing them, or leaving them in a full backlog. The port stays ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .address import Address
+
+__all__ = ["Listener"]
+
+BACKLOG = 4096
+FILLERS = 4  # a backlog of 0 holds one connection, and the kernel may grant one more
+
+
+class Listener:
+    """One bound socket that lives as long as the proxy is started.
+
+    asyncio serves a duplicate of it, so that closing the server keeps the port. On Linux a listening TCP
+    socket that is shut down is bound still, and refuses; where that isn't so it is bound anew.
+    """
+
+    def __init__(self, address: Address, protocol: Callable[[], asyncio.Protocol]) -> None:
+        self.address = address
+        self.mode: Literal["accept", "refuse", "full"] = "accept"
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._place = address.bind()
+        if not address.path:
+            self.address = address._replace(port=int(self._place.getsockname()[1]))
+        self._server: asyncio.Server | None = None
+        self._serving: asyncio.Task[None] | None = None  # held, lest it be collected
+        self._turns = 0
+        self._fillers: list[socket.socket] = []
+
+    async def start(self) -> None:
+        """Accept. Raises OSError."""
+        self._place.listen(BACKLOG)
+        await self._serve(self._turns)
+
+    def turn(self, mode: Literal["accept", "refuse", "full"]) -> None:
+        """Accept, refuse or be full from now on. Raises OSError."""
+        if mode == self.mode:
+            return
+        self._leave()
+        self.mode = mode
+        if mode == "accept":
+            self._place.listen(BACKLOG)
+            self._serving = self._loop.create_task(self._serve(self._turns))
+        elif mode == "full":
+            self._place.listen(0)
+            self._fill()
+
+    @property
+    def listening(self) -> bool:
+        """Whether the kernel lets connections in and somebody accepts them."""
+        try:
+            heard = self._place.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError:
+            return False
+        return bool(heard) and self.mode == "accept"
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._stop_serving()
+        self._empty()
+        self._place.close()
+        if self.address.path:
+            try:
+                os.unlink(self.address.path)
+            except OSError:
+                pass
+
+    async def _serve(self, turns: int) -> None:
+        if turns != self._turns:
+            return
+        copy = self._place.dup()
+        copy.setblocking(False)  # noqa: FBT003  socket's own
+        try:
+            if self.address.path:
+                server = await self._loop.create_unix_server(self._protocol, sock=copy, backlog=BACKLOG)
+            else:
+                server = await self._loop.create_server(self._protocol, sock=copy, backlog=BACKLOG)
+        except BaseException:
+            copy.close()
+            raise
+        if turns == self._turns:
+            self._server = server
+        else:
+            server.close()
+
+    def _stop_serving(self) -> None:
+        self._turns += 1  # one that is about to serve sees it
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _leave(self) -> None:
+        """Not listening, and bound."""
+        self._stop_serving()
+        self._empty()
+        if not self.address.path:
+            try:
+                self._place.shutdown(socket.SHUT_RDWR)
+            except OSError:  # not Linux
+                pass
+            if not self._place.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return
+        self._place.close()
+        if self.address.path:
+            os.unlink(self.address.path)
+        self._place = self.address.bind()
+
+    def _fill(self) -> None:
+        """Have the backlog full of connections of our own."""
+        for _ in range(FILLERS):
+            filler = socket.socket(self._place.family, socket.SOCK_STREAM)
+            filler.setblocking(False)  # noqa: FBT003  socket's own
+            filler.connect_ex(self._place.getsockname())
+            self._fillers.append(filler)
+
+    def _empty(self) -> None:
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .stage import End
 
@@ -41,9 +41,8 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(WRITE_BYTES)
+        self.transport = whole = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        whole.set_write_buffer_limits(WRITE_BYTES)
         self.link.came(self)
 
     def data_received(self, data: bytes) -> None:

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "AbortConnections",
     "Bandwidth",
     "Corrupt",
     "Cut",
     "Drop",
+    "ExhaustFiles",
+    "FillBacklog",
+    "Freeze",
     "Hang",
+    "Kill",
     "Latency",
     "NeverAccept",
+    "Pause",
     "Refuse",
     "Slice",
     "SlowClose",
+    "Starve",
     "Timeout",
 ]
 
@@ -161,6 +168,8 @@ class Cut(Fault):
 class _OfListener(Fault):
     """A fault of the listener, which is one for all connections."""
 
+    whole: ClassVar[str] = "listener"
+
     def wrong(self) -> Iterator[str]:
         """All that is wrong with it."""
         yield from super().wrong()
@@ -170,7 +179,7 @@ class _OfListener(Fault):
             if getattr(self, name) != type(self).__dataclass_fields__[name].default
         ]
         if told:
-            yield f"{', '.join(told)}: it is done to the listener, so to everyone"
+            yield f"{', '.join(told)}: it is done to the {self.whole}, so to everyone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,3 +199,107 @@ class NeverAccept(_OfListener):
     """Nobody accepts and the backlog is full: connecting hangs. Open connections live on."""
 
     kind: ClassVar[str] = "never_accept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillBacklog(_OfListener):
+    """Its queue of connections that nobody has accepted is kept full: connecting hangs.
+
+    It takes a target that accepts late or not at all; one that always accepts at once is not filled.
+    """
+
+    kind: ClassVar[str] = "fill_backlog"
+
+
+# ------------------------------------------------------------------------------ processes suffer
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfProcess(_OfListener):
+    """A fault of a whole process."""
+
+    whole: ClassVar[str] = "process"
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if self.schedule.ramp:
+            yield "schedule: a process suffers or does not; ramp says nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pause(_OfProcess):
+    """The process is stopped for so many seconds, or until it is undone.
+
+    The kernel goes on: connecting succeeds, then nothing comes. Its parent can see it (SIGCHLD).
+    """
+
+    kind: ClassVar[str] = "pause"
+
+    seconds: float = inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill(_OfProcess):
+    """The process is killed, without a chance to tidy up. To bring it back is its parent's part."""
+
+    kind: ClassVar[str] = "kill"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze(_OfProcess):
+    """The process and all that descend from it get no CPU, and can't see why."""
+
+    kind: ClassVar[str] = "freeze"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starve(_OfProcess):
+    """The process and all that descend from it share so much of one CPU: 0.05 is 5 % of it.
+
+    In each period they run until the share is used up and then wait for the next: a short period is slow
+    all the time, a long one is fast and then stands still.
+    """
+
+    kind: ClassVar[str] = "starve"
+
+    cpu_share: float
+    period_seconds: float = 0.1
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if not 0.001 <= self.period_seconds <= 1:
+            yield f"period_seconds={self.period_seconds!r} is from 0.001 to 1: so the kernel wants it"
+        elif not 0.001 <= self.cpu_share * self.period_seconds < inf:
+            least = 0.001 / self.period_seconds
+            yield (
+                f"cpu_share={self.cpu_share!r} of {self.period_seconds:g} s is less than the 1 ms that the "
+                f"kernel gives at least: take {least:g} or more, or a longer period"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExhaustFiles(_OfProcess):
+    """The process can open `left` more files or sockets, then none (EMFILE); what is open stays open."""
+
+    kind: ClassVar[str] = "exhaust_files"
+
+    left: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbortConnections(Fault):
+    """The TCP connections that the process has now are reset: its peers, and it, get an error at once.
+
+    `client` chooses by the peer's address, `share`, `nth` and `first` among them, in the order of their
+    ports. It is done once.
+    """
+
+    kind: ClassVar[str] = "abort_connections"
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if self.per != "connection" or self.match or self.stream != "both":
+            yield "a whole connection is reset: per, match and stream say nothing"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from brownout._core.fault import Fault
 
-__all__ = ["Made", "Step", "held_for_others"]
+__all__ = ["Made", "Step", "held_for_others", "in_force"]
 
 LONGEST_SECONDS = 7 * 86_400.0
 LOOK_SECONDS = 1.0  # how often a maker looks after its watchdog
@@ -68,10 +68,10 @@ class Made:
         self.id = records.new_id()
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
-        self._about = {"mechanism": mechanism, "target": target, "listen": listen}
+        self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone
-        self._folder = records.folder()
+        self.folder = records.folder()
         self._begun = False
         self._record: Record | None = None
         self._claim: int | None = None
@@ -103,11 +103,11 @@ class Made:
         if self._begun:
             raise FaultRefused(f"{self.fault} at {self.place} was made already; make it anew")
         made = self._new_record()
-        self._claim = records.write(self._folder, made)  # claimed: none may undo what is half made
+        self._claim = records.write(self.folder, made)  # claimed: none may undo what is half made
         self._begun, self._record = True, made
         _at("recorded")
         try:
-            watchdog.ensure(self._folder, wait=not made.inside)
+            watchdog.ensure(self.folder, wait=not made.inside)
             _at("watched")
             self._apply()
             _at("made")
@@ -147,7 +147,7 @@ class Made:
         assert self._claim is not None, "steps are added while the fault is made"
         self.steps = (*self.steps, *steps)
         made = self._record.but(steps=(*_ending_us, *self.steps))
-        claim = records.write(self._folder, made)
+        claim = records.write(self.folder, made)
         self._unclaim()
         self._record, self._claim = made, claim
 
@@ -183,12 +183,12 @@ class Made:
         _KEEPER.drop(self)
 
     def _settle(self) -> str:
-        with records.claimed(self._folder, self.id, seconds=2 * undo.UNDO_SECONDS) as found:
+        with records.claimed(self.folder, self.id, seconds=2 * undo.UNDO_SECONDS) as found:
             problem = undo.until_gone(self._take, self._seen_gone)
             if not problem:
-                records.remove(self._folder, self.id)
+                records.remove(self.folder, self.id)
             elif found is not None:
-                records.release(records.write(self._folder, found.but(failed=problem)))
+                records.release(records.write(self.folder, found.but(failed=problem)))
             return problem
 
     def _take(self, hard: bool) -> None:  # noqa: FBT001  as the verbs are told
@@ -207,7 +207,7 @@ class Made:
         if not made.inside:
             self.undo()
         elif not made.steps:
-            records.remove(self._folder, self.id)
+            records.remove(self.folder, self.id)
 
     # ----------------------------------------------------------------------------------- manager
 
@@ -244,13 +244,23 @@ class Made:
 # ------------------------------------------------------------------- this process and its faults
 
 _ending_us: tuple[Step, ...] = ()
+_target = ""
 
 
-def held_for_others() -> None:
-    """Say that this process is there only to hold faults: whoever clears one of them may end it."""
-    global _ending_us  # noqa: PLW0603
+def held_for_others(*, target: str = "") -> None:
+    """Say that this process is there only to hold faults: whoever clears one of them may end it.
+
+    `target` names the guarded target that suffers from them, if it is known.
+    """
+    global _ending_us, _target  # noqa: PLW0603
     mine = Identity.mine()
     _ending_us = (Step("terminate", pid=mine.pid, start=mine.start),)
+    _target = target
+
+
+def in_force() -> list[Made]:
+    """All faults that this process has made and not undone."""
+    return _KEEPER.all()
 
 
 class _Keeper:
@@ -276,6 +286,10 @@ class _Keeper:
                 )
                 self._thread.start()
             self._changed.notify()
+
+    def all(self) -> list[Made]:
+        with self._changed:
+            return list(self._made.values())
 
     def drop(self, made: Made) -> None:
         with self._changed:
@@ -309,7 +323,7 @@ class _Keeper:
 
     def _look(self) -> None:
         with self._changed:
-            wanted = {made._folder for made in self._made.values()}  # noqa: SLF001
+            wanted = {made.folder for made in self._made.values()}
         for folder in wanted:
             with suppress(Exception):
                 watchdog.ensure(folder, wait=False)

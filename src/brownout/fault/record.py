@@ -344,7 +344,8 @@ def write(path: str, record: Record) -> int:
     mine = Identity.mine()
     draft = f".{record.id}.{mine.pid}-{mine.start}.draft"
     with opened(path) as at:
-        if len(os.listdir(at)) >= MOST_RECORDS + 10:
+        others = {name for name in os.listdir(at) if _NAME.fullmatch(name)} - {f"{record.id}.json"}
+        if len(others) >= MOST_RECORDS:
             raise FaultRefused(f"{MOST_RECORDS} faults are in force already ({path})")
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
         try:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import socket
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from brownout.fault.identity import Identity
+from brownout.fault.process import files, group, neighbour, stop
 from brownout.fault.record import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from brownout.fault.record import Step
 
@@ -30,7 +30,6 @@ __all__ = ["VERBS", "Verb", "gone", "left", "take", "until_gone"]
 
 UNDO_SECONDS = 3.0  # for an undo to be seen; a process that ignores SIGTERM is killed after a third
 AGAIN_SECONDS = 0.1
-CGROUPS = "/sys/fs/cgroup/"
 
 
 class Verb(NamedTuple):
@@ -130,29 +129,40 @@ def _ended(step: Step) -> bool:
     return not _identity(step).alive()
 
 
-def _prlimit(step: Step) -> None:
-    """Step("prlimit", pid, start, resource="NOFILE", soft, hard): a limit as it was."""
-    with _identity(step).held() as held:
-        if held is not None:
-            with suppress(ProcessLookupError):
-                resource.prlimit(step.details["pid"], _resource(step), _limits(step))
+def _resume(step: Step) -> None:
+    """Step("resume", members, descend, spared): they were stopped, with `descend` their kin too."""
+    stop.resume(**step.details)
 
 
-def _limited(step: Step) -> bool:
-    if not _identity(step).alive():
-        return True
-    try:
-        return resource.prlimit(step.details["pid"], _resource(step)) == _limits(step)
-    except ProcessLookupError:
-        return True
+def _running(step: Step) -> bool:
+    return stop.running(**step.details)
 
 
-def _resource(step: Step) -> int:
-    return int(getattr(resource, f"RLIMIT_{step.details['resource']}"))
+def _files(step: Step) -> None:
+    """Step("files", process, ours, before, since): the limit of open files as it was."""
+    files.restore(**step.details)
 
 
-def _limits(step: Step) -> tuple[int, int]:
-    return int(step.details["soft"]), int(step.details["hard"])
+def _unlimited(step: Step) -> bool:
+    return files.limited(**step.details)
+
+
+def _untie(step: Step) -> None:
+    """Step("untie", process, cpu, before, threads, since): the CPUs of its threads, as they were."""
+    neighbour.untie(**step.details)
+
+
+def _free(step: Step) -> bool:
+    return not neighbour.tied(**step.details)
+
+
+def _cgroup(step: Step) -> None:
+    """Step("cgroup", path, quiet, disable=""): a group of ours; its members go to the group above."""
+    group.release(**step.details)
+
+
+def _removed(step: Step) -> bool:
+    return group.absent(step.details["path"])
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -213,88 +223,14 @@ def _nobody_listens(path: str) -> bool:
     return False
 
 
-# ---------------------------------------------------------------------------------------- cgroups
-
-
-def _cgroup(step: Step) -> None:
-    """Step("cgroup", path, back, origins={pid: path}): thaw a group of ours, empty and remove it.
-
-    A process goes back to where it came from, and what was started within goes to `back`; if that is
-    gone, to the group above. `path` is the folder of the group, in v1 or v2.
-    """
-    path = _group(step)
-    if not os.path.isdir(path):
-        return
-    for name, text in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
-        if os.path.exists(f"{path}/{name}"):
-            _put(f"{path}/{name}", text)
-    origins: dict[str, Any] = step.details.get("origins") or {}
-    for _ in range(20):  # a process may fork while it is moved
-        members = _get(f"{path}/cgroup.procs").split()
-        for pid in members:
-            wanted = str(origins.get(pid) or step.details["back"])
-            _move(pid, (wanted, os.path.dirname(path)))
-        if not members:
-            break
-    with suppress(FileNotFoundError):
-        os.rmdir(path)
-
-
-def _move(pid: str, groups: Sequence[str]) -> None:
-    for number, group in enumerate(groups):
-        try:
-            _put(f"{group}/cgroup.procs", pid)
-            return
-        except ProcessLookupError:
-            return
-        except OSError:
-            if number == len(groups) - 1:
-                raise
-
-
-def _group(step: Step) -> str:
-    path = _ours(step.details["path"])
-    if not path.startswith(CGROUPS) or ".." in path.split("/"):
-        raise ValueError(f"{path} is no cgroup")
-    return path
-
-
-def _quota(step: Step) -> None:
-    """Step("quota", path, text): a file of a cgroup's limits, as it was."""
-    path = step.details["path"]
-    if not path.startswith(CGROUPS) or ".." in path.split("/"):
-        raise ValueError(f"{path} is no file of a cgroup")
-    with suppress(FileNotFoundError):
-        _put(path, step.details["text"])
-
-
-def _restored(step: Step) -> bool:
-    try:
-        return bool(_get(step.details["path"]) == step.details["text"].strip())
-    except FileNotFoundError:
-        return True
-
-
-def _put(path: str, text: str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(file, text.encode())
-    finally:
-        os.close(file)
-
-
-def _get(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
-
-
 VERBS: dict[str, Verb] = {
     "signal": Verb(_signal, _runs),
     "terminate": Verb(_terminate, _ended, hard=_kill),
-    "prlimit": Verb(_prlimit, _limited),
+    "resume": Verb(_resume, _running),
+    "files": Verb(_files, _unlimited),
+    "untie": Verb(_untie, _free),
+    "cgroup": Verb(_cgroup, _removed),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),
     "socket": Verb(_socket, _unheard),
-    "cgroup": Verb(_cgroup, _absent),
-    "quota": Verb(_quota, _restored),
 }

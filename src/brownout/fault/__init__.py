@@ -39,7 +39,7 @@ from .kind import (
 if TYPE_CHECKING:
     from .made import Made
     from .process.place import Listener, Process
-    from .tcp import Proxy
+    from .tcp import Exchange, Proxy, running
 
 __all__ = [
     "AbortConnections",
@@ -49,6 +49,7 @@ __all__ = [
     "Cut",
     "Decision",
     "Drop",
+    "Exchange",
     "ExhaustFiles",
     "Fault",
     "FillBacklog",
@@ -69,14 +70,17 @@ __all__ = [
     "SlowClose",
     "Starve",
     "Timeout",
+    "running",
 ]
 
 # The watchdog needs records and steps alone: it is to start fast, and to stay small.
 _LATE = {
+    "Exchange": ".tcp",
     "Listener": ".process.place",
     "Made": ".made",
     "Process": ".process.place",
     "Proxy": ".tcp",
+    "running": ".tcp",
 }
 
 

@@ -87,7 +87,9 @@ class Listener:
         copy.setblocking(False)  # noqa: FBT003  socket's own
         try:
             if self.address.path:
-                server = await self._loop.create_unix_server(self._protocol, sock=copy, backlog=BACKLOG)
+                server = await self._loop.create_unix_server(
+                    self._protocol, sock=copy, backlog=BACKLOG
+                )
             else:
                 server = await self._loop.create_server(self._protocol, sock=copy, backlog=BACKLOG)
         except BaseException:

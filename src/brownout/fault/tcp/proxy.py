@@ -32,6 +32,7 @@ from .truth import Exchanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     from brownout._core.fault import Fault
 
@@ -133,12 +134,12 @@ class Proxy:
         for link in list(self._links.values()):
             link.stop()
         end = time.monotonic() + CLOSE_SECONDS
-        while self._links and time.monotonic() < end:
+        while self._links and time.monotonic() < end:  # noqa: ASYNC110  bounded, and soon over
             await asyncio.sleep(0)
         self._alarm.close()
         self._alarm = self._look = self._listener = None
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -147,7 +148,11 @@ class Proxy:
 
     def drop_connections(self) -> None:
         """Reset all that are open, by a real RST."""
-        self._call(lambda: [link.cut("reset") for link in list(self._links.values())])
+        self._call(self._cut_all)
+
+    def _cut_all(self) -> None:
+        for link in list(self._links.values()):
+            link.cut("reset")
 
     # ------------------------------------------------------------------------------------- faults
 
@@ -184,7 +189,7 @@ class Proxy:
         self._call(lambda: self._change(name, fault))
 
     def undo(self, name: str) -> None:
-        """Undo one. What it holds is handed on at once, in order. Raises ConfigurationError for no such name."""
+        """Undo one; what it holds is handed on at once, in order. Raises ConfigurationError."""
         self._call(lambda: self._undo(name))
 
     def _refuse_wrong(self, fault: Fault) -> None:
@@ -251,8 +256,7 @@ class Proxy:
         if mode == "refuse" and any(
             isinstance(each.fault, Refuse) and not each.fault.keep_open for each in self._in_force()
         ):
-            for link in list(self._links.values()):
-                link.cut("reset")
+            self._cut_all()
         self._look_again()
 
     def _mode(self) -> Any:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Side"]
 
 WRITE_BYTES = 1 << 20  # waiting to be written, before the other side is read no more
-LINGER_SECONDS = 0.25  # a closed side is read so long, lest what it sent in the meantime turn FIN into RST
+LINGER_SECONDS = (
+    0.25  # a closed side is read so long, lest what it sent in the meantime turn FIN into RST
+)
 DRAIN_SECONDS = 5.0  # what was written before a cut has so long to leave
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 

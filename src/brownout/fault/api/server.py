@@ -66,7 +66,11 @@ class Server:
             raise ConfigurationError(f"{self.listen} is open {BEYOND}")
         try:
             self._server = await asyncio.start_server(
-                self._connection, address.host, address.port, limit=HEAD_BYTES
+                self._connection,
+                address.host,
+                address.port,
+                limit=HEAD_BYTES,
+                backlog=CONNECTIONS,
             )
         except OSError as error:
             raise BrownoutError(f"can't listen on {self.listen}: {error}") from error

@@ -84,8 +84,8 @@ def _add(options: Namespace) -> int:
         print(json.dumps(told))
         return 0
     print(f"{told['id']}  {told['fault']} at {told['place']}, for {_span(told['ends_in_seconds'])}")
-    if options.mechanism == "tcp":
-        print(f"call {told['place'].partition(' -> ')[0]} instead of {options.place}")
+    if told["listen"]:
+        print(f"call {told['listen']} instead of {options.place}")
     print(f"undo it: brownout fault clear {told['id']}")
     return 0
 

@@ -69,6 +69,7 @@ class Made:
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
         self.mechanism = mechanism
+        self.listen = listen
         self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from brownout import State, Verdict
+    from brownout.fault.made import Made
     from brownout.fault.process.place import Listener, Process
     from brownout.fault.process.subject import Member
     from brownout.fault.tcp import Proxy
@@ -115,7 +116,7 @@ def states() -> States:
     return States()
 
 
-def _undo(before: set[object]) -> None:
+def _undo(before: set[Made]) -> None:
     from brownout.errors import UndoFailed
     from brownout.fault.made import in_force
 

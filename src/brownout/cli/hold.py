@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.2
 
 
 def hold(make: Callable[[], AbstractContextManager[Made]], *, target: str = "") -> dict[str, Any]:
-    """Have a process of its own make it and stay; what is in force, as `id place fault listen pid ends_in_seconds`.
+    """Have a process of its own make it and stay: `id place fault listen pid ends_in_seconds` of it.
 
     Raises FaultRefused with what that process said if it could not.
     """

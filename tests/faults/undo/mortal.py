@@ -60,7 +60,7 @@ def serve() -> None:
 class Trial:
     mechanism: str
     moment: str
-    victim: Identity = Identity(0, 0)
+    victim: Identity = field(default_factory=lambda: Identity(0, 0))
     port: int = 0
     maker: int = 0
     says: int = -1
@@ -78,7 +78,7 @@ def forked(act: Any) -> tuple[int, int]:
         try:
             sys.stdout = os.fdopen(tells, "w", buffering=1)
             act()
-        except BaseException as error:  # noqa: BLE001  told by whoever reads
+        except BaseException as error:
             with suppress(Exception):
                 sys.stdout.write(f"! {type(error).__name__}: {error}\n")
         finally:
@@ -100,7 +100,7 @@ def make(trial: Trial) -> None:
         os.environ["BROWNOUT_FAULTS_KILL_AT"] = trial.moment
     victim = trial.victim.pid
     if trial.mechanism.startswith("weak"):
-        group.hierarchies = lambda *_, **__: []  # type: ignore[assignment]
+        group.hierarchies = lambda *_, **__: []
     match trial.mechanism.removeprefix("weak "):
         case "pause":
             made = Process(victim).make(Pause(), seconds=FORCE)

@@ -68,6 +68,8 @@ DO = {
 
 def serve(backlog: str = "16") -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=int(backlog)) as listener:
+        # As a loop of events does: who is blocked in accept(2) has its descriptor reserved already.
+        listener.settimeout(1000)
         print(listener.getsockname()[1], flush=True)
         while True:
             try:

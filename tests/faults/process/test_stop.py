@@ -76,6 +76,7 @@ def test_it_is_made_in_a_loop_too() -> None:
 
 def test_a_killed_server_refuses(server: Victim) -> None:
     caller = server.connect()
+    assert caller.ask("echo in") == "in"  # not accepted yet, it would be reset
     with Process(server.process).make(Kill()):
         with caller:
             assert caller.lines.readline() == ""  # the kernel has closed its connections

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from brownout._core.fault import Fault
+    from brownout.fault.process.abort import Chooser
     from brownout.fault.process.diag import Socket
     from brownout.fault.process.mechanism import Mechanism
 
@@ -141,7 +142,7 @@ def _made(place: str, mechanism: Mechanism, injection: Injection, seconds: float
         raise
 
 
-def _chooser(injection: Injection) -> Callable[[list[Socket]], list[Socket]]:
+def _chooser(injection: Injection) -> Chooser:
     def chosen(found: list[Socket]) -> list[Socket]:
         hit: list[Socket] = []
         order = sorted(found, key=lambda one: (one.local[1], one.peer[1], one.peer[0]))

@@ -72,6 +72,7 @@ class Proxy:
         self._watch = watch
         self._asked = Address.read(listen)
         self._actives: dict[str, Active] = {}
+        self._mades: dict[str, Made] = {}
         self._links: dict[int, Link] = {}
         self._opened = 0
         self._requests = 0
@@ -169,6 +170,7 @@ class Proxy:
         """
         self._refuse_wrong(fault)
         chosen = name or self._free_name(fault.kind)
+        turns = Turns()
         made = Made(
             place=f"{self.listen} -> {self.upstream}",
             mechanism="tcp",
@@ -177,11 +179,13 @@ class Proxy:
             name=chosen,
             listen=self.listen,
             log=self.log,
-            apply=lambda: self._call(lambda: self._apply(chosen, fault)),
-            undo=lambda: self._soon(lambda: self._unmake(chosen)),
-            gone=lambda: self._gone(chosen),
+            apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
+            undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
+            gone=lambda: self._gone(chosen, turns),
         )
-        return made.make()
+        made.make()
+        self._mades[chosen] = made
+        return made
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""
@@ -190,7 +194,10 @@ class Proxy:
 
     def undo(self, name: str) -> None:
         """Undo one; what it holds is handed on at once, in order. Raises ConfigurationError."""
-        self._call(lambda: self._undo(name))
+        self._known(name)
+        made = self._mades.get(name)
+        if made is not None:
+            made.undo()
 
     def _refuse_wrong(self, fault: Fault) -> None:
         if type(fault) not in MAKES:
@@ -204,12 +211,13 @@ class Proxy:
             name for n in range(2, FAULTS_MOST + 2) if (name := f"{kind}_{n}") not in self._actives
         )
 
-    def _apply(self, name: str, fault: Fault) -> None:
+    def _apply(self, name: str, fault: Fault, turns: Turns) -> None:
         if name in self._actives:
             raise ConfigurationError(f'a fault called "{name}" is made at {self.listen} already')
         if len(self._actives) >= FAULTS_MOST:
             raise ConfigurationError(f"{FAULTS_MOST} faults are made at {self.listen}: undo some")
-        self._actives[name] = Active(self._injection(name, fault), Turns(self._requests))
+        turns.before = self._requests
+        self._actives[name] = Active(self._injection(name, fault), turns)
         self._arrange()
 
     def _injection(self, name: str, fault: Fault) -> Injection:
@@ -220,12 +228,10 @@ class Proxy:
         self._actives[name] = Active(self._injection(name, fault), before.turns)
         self._arrange()
 
-    def _undo(self, name: str) -> None:
-        self._known(name)
-        self._unmake(name)
-
-    def _unmake(self, name: str) -> None:
-        if self._actives.pop(name, None) is not None:
+    def _unmake(self, name: str, turns: Turns) -> None:
+        if name in self._actives and self._actives[name].turns is turns:
+            del self._actives[name]
+            self._mades.pop(name, None)
             self._arrange()
 
     def _known(self, name: str) -> Active:
@@ -234,14 +240,15 @@ class Proxy:
             raise ConfigurationError(f'no fault called "{name}" is made at {self.listen}: {told}')
         return self._actives[name]
 
-    def _gone(self, name: str) -> bool:
+    def _gone(self, name: str, turns: Turns) -> bool:
         """Seen to be gone: no connection has a stage of it, and the listener does what it should."""
-        if name in self._actives:
+        if name in self._actives and self._actives[name].turns is turns:
             return False
         if not self.enabled or self._listener is None:
             return True
-        left = {each.injection.name for link in list(self._links.values()) for each in link.at_work}
-        return name not in left and (self._mode() != "accept" or self._listener.listening)
+        if any(each.turns is turns for link in list(self._links.values()) for each in link.at_work):
+            return False
+        return self._mode() != "accept" or self._listener.listening
 
     # ---------------------------------------------------------------------- what follows from them
 

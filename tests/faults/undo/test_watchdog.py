@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def the_watchdog(folder: str) -> Identity | None:
     with suppress(OSError, ValueError):
-        if watchdog._runs(folder):
+        if watchdog.runs(folder):
             return Identity.of(int(Path(folder, watchdog.LOCK).read_text()))
     return None
 
@@ -227,7 +227,7 @@ def test_there_is_one_for_a_folder_and_it_ends(folder: str, handlers: None) -> N
         until(lambda: the_watchdog(folder) == Identity.of(it.pid))
         assert watchdog.main([folder]) == 0  # another one leaves at once
         assert it.wait(20) == 0
-    assert not watchdog._runs(folder)
+    assert not watchdog.runs(folder)
 
 
 def test_a_maker_that_races_with_its_end_is_not_left_alone(folder: str, handlers: None) -> None:

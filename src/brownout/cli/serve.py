@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.api import Server
+from brownout.fault.tcp import new_loop
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
 
 __all__ = ["add", "serve"]
 
@@ -49,7 +49,7 @@ def serve(options: Namespace) -> int:
     seed = secrets.randbits(32) if options.seed is None else options.seed
     token = options.token if options.token is not None else os.environ.get(TOKEN)
     server = Server(options.listen, token=token, seed=seed)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         proxies = 0 if options.config is None else _populate(runner, server, options.config)
         runner.run(_serve(server, f"proxies: {proxies}, seed: {seed}"))
     return 0
@@ -74,12 +74,3 @@ async def _serve(server: Server, begins_with: str) -> None:
         await stop.wait()
     finally:
         await server.stop()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, which is faster, if it is installed."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    return uvloop.new_event_loop

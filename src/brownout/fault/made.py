@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from brownout._core.fault import Fault
 
-__all__ = ["Made", "Step", "held_for_others"]
+__all__ = ["Made", "Step", "held_for_others", "in_force"]
 
 LONGEST_SECONDS = 7 * 86_400.0
 LOOK_SECONDS = 1.0  # how often a maker looks after its watchdog
@@ -69,7 +69,8 @@ class Made:
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
         self.mechanism = mechanism
-        self._about = {"mechanism": mechanism, "target": target, "listen": listen}
+        self.listen = listen
+        self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone
         self.folder = records.folder()
@@ -245,13 +246,23 @@ class Made:
 # ------------------------------------------------------------------- this process and its faults
 
 _ending_us: tuple[Step, ...] = ()
+_target = ""
 
 
-def held_for_others() -> None:
-    """Say that this process is there only to hold faults: whoever clears one of them may end it."""
-    global _ending_us  # noqa: PLW0603
+def held_for_others(*, target: str = "") -> None:
+    """Say that this process is there only to hold faults: whoever clears one of them may end it.
+
+    `target` names the guarded target that suffers from them, if it is known.
+    """
+    global _ending_us, _target  # noqa: PLW0603
     mine = Identity.mine()
     _ending_us = (Step("terminate", pid=mine.pid, start=mine.start),)
+    _target = target
+
+
+def in_force() -> list[Made]:
+    """All faults that this process has made and not undone."""
+    return _KEEPER.all()
 
 
 class _Keeper:
@@ -277,6 +288,10 @@ class _Keeper:
                 )
                 self._thread.start()
             self._changed.notify()
+
+    def all(self) -> list[Made]:
+        with self._changed:
+            return list(self._made.values())
 
     def drop(self, made: Made) -> None:
         with self._changed:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import select
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
@@ -61,8 +63,8 @@ class Api:
         listen: str = told.body["listen"]
         return listen
 
-    def toxic(self, type_: str, *, proxy: str = "p", **given: Any) -> Any:
-        told = self.ask("POST", f"/proxies/{proxy}/toxics", {"type": type_, **given})
+    def toxic(self, type_: str, on: str = "p", **given: Any) -> Any:
+        told = self.ask("POST", f"/proxies/{on}/toxics", {"type": type_, **given})
         assert told.code == 200, told
         return told.body
 
@@ -77,9 +79,15 @@ def served(*arguments: str, **environ: str) -> Iterator[tuple[str, subprocess.Po
     command = [sys.executable, "-m", "brownout", "fault", "serve", *arguments]
     if "--listen" not in arguments:
         command += ["--listen", "127.0.0.1:0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environ or None
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "BROWNOUT_FAULTS": folder, **environ},
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             ready, _, _ = select.select([process.stdout], [], [], LIMIT)

@@ -111,14 +111,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         {"name": "p", "upstream": ["x"]},
         f"{BAD}upstream is a string, not a list",
     ),
-    "no port": ({"name": "p", "upstream": "x"}, f"{BAD}upstream: 'x' is not an address"),
-    "unix": ({"name": "p", "upstream": "unix:/run/x"}, f"{BAD}upstream: 'unix:/run/x' is not"),
+    "no port": ({"name": "p", "upstream": "x"}, f"{BAD}upstream: 'x' is no address"),
+    "unix": ({"name": "p", "upstream": "unix:/run/x"}, f"{BAD}upstream: 'unix:/run/x' is no"),
     "enabled of type": (
         {"name": "p", "upstream": TARGET, "enabled": "yes"},
         f"{BAD}enabled is true",
     ),
     "listen of type": ({"name": "p", "upstream": TARGET, "listen": 1}, f"{BAD}listen is a string"),
-    "listen": ({"name": "p", "upstream": TARGET, "listen": "x"}, f"{BAD}listen: 'x' is not"),
+    "listen": ({"name": "p", "upstream": TARGET, "listen": "x"}, f"{BAD}listen: 'x' is no"),
     "high port": ({"name": "p", "upstream": TARGET, "listen": ":65536"}, f"{BAD}listen: "),
     "no object": ([], f"{BAD}the body is an object, not a list"),
     "empty": ("", f"{BAD}it is empty"),
@@ -213,7 +213,7 @@ def test_disabling_refuses_and_ends_connections_and_keeps_the_address(
     [
         ({"enabled": 1}, "bad request body: enabled is true or false, not 1"),
         ({"listen": 7}, "bad request body: listen is a string, not 7"),
-        ({"upstream": "here"}, "bad request body: upstream: 'here' is not an address"),
+        ({"upstream": "here"}, "bad request body: upstream: 'here' is no address"),
         ("nonsense", "bad request body: Expecting value"),
     ],
 )
@@ -262,7 +262,8 @@ def test_a_deleted_one_is_gone_with_its_connections(api: Api, upstream: str) -> 
     ],
 )
 def test_of_a_proxy_that_is_not_there(api: Api, ask: str) -> None:
-    told = api.ask(*ask.split(), {})
+    verb, path = ask.split()
+    told = api.ask(verb, path, {})
     assert told[:2] == (404, {"error": "proxy not found", "status": 404})
 
 
@@ -345,7 +346,7 @@ def test_populate_tells_what_it_made_before_it_failed(api: Api) -> None:
 
 def test_reset_enables_all_and_ends_all_toxics(api: Api, upstream: str) -> None:
     listens = [api.proxy(upstream, name=name) for name in "ab"]
-    api.toxic("timeout", proxy="a")
+    api.toxic("timeout", "a")
     api.ask("POST", "/proxies/b", {"enabled": False})
     assert api.ask("POST", "/reset")[:2] == (204, b"")
     for listen in listens:

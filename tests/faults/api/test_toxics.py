@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.api.speak import Api
+if TYPE_CHECKING:
+    from tests.faults.api.speak import Api
 
 ATTRIBUTES = {
     "latency": ["latency", "jitter"],
@@ -42,7 +43,7 @@ def test_the_defaults_of_a_type(api: Api, type_: str) -> None:
 
 @pytest.mark.parametrize("type_", ATTRIBUTES)
 def test_all_that_is_given_is_kept(api: Api, type_: str) -> None:
-    given = {
+    given: dict[str, Any] = {
         "name": "mine",
         "stream": "upstream",
         "toxicity": 0.25,
@@ -81,7 +82,7 @@ def test_a_stream_ignores_case(api: Api, stream: str) -> None:
 
 
 def test_null_is_absent(api: Api) -> None:
-    nothing = dict.fromkeys(("name", "stream", "toxicity", "attributes"))
+    nothing: dict[str, Any] = dict.fromkeys(("name", "stream", "toxicity", "attributes"))
     assert api.toxic("timeout", **nothing)["toxicity"] == 1.0
     assert api.toxic("latency", attributes={"latency": None, "jitter": 3})["attributes"] == {
         "latency": 0,

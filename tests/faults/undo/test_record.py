@@ -94,7 +94,14 @@ def test_a_field_of_a_wrong_kind_or_another_name_is_no_record(folder: str) -> No
     put(folder, a_record())
     path = _paths(folder)[0]
     plain = json.loads(path.read_text())
-    for change in ({"place": 3}, {"id": "0" * 12}, {"began": "x"}, {"more": 1}, {"steps": [[]]}):
+    changes: list[dict[str, Any]] = [
+        {"place": 3},
+        {"id": "0" * 12},
+        {"began": "x"},
+        {"more": 1},
+        {"steps": [[]]},
+    ]
+    for change in changes:
         path.write_text(json.dumps({**plain, **change}))
         kept, problems = records.read(folder)
         assert (kept, len(problems)) == ((), 1), change

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-import socket
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from brownout.errors import ConfigurationError
 from brownout.fault.api.answer import Problem
+from brownout.fault.tcp.address import Address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "check_request", "check_token", "is_loopback", "resolved"]
+__all__ = ["address_of", "check_request", "check_token", "is_loopback", "resolved"]
 
 TOKEN_CHARACTERS = 16
 RESOLVE_SECONDS = 2.0
@@ -27,32 +27,16 @@ BEYOND = (
     "beyond this machine only with a token: start it with --token, and send Authorization: Bearer"
 )
 
-_ADDRESS = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 
+def address_of(text: str) -> Address:
+    """The host and port that `text` means; nothing is a free port of this machine.
 
-class Address(NamedTuple):
-    """A host and a port."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, text: str) -> Address:
-        """From `host:port` or `[::1]:port`; no host is 127.0.0.1, and nothing at all a free port there.
-
-        Raises ConfigurationError.
-        """
-        found = _ADDRESS.fullmatch(text or ":0")
-        if found is None or int(found[3]) > 65535:
-            raise ConfigurationError(f"{text[:200]!r} is not an address: host:port, or [::1]:port")
-        host = found[1] or found[2] or "127.0.0.1"
-        if not host.isascii() or not host.isprintable() or " " in host or "/" in host:
-            raise ConfigurationError(f"{text[:200]!r} names no host: a name or an IP address")
-        return cls(host, int(found[3]))
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+    Raises ConfigurationError. Unix sockets are none of this API's: a file's owner decides who may use it.
+    """
+    address = Address.read(text or "127.0.0.1:0")
+    if address.path or not address.host.isprintable() or set(address.host) & set(" /[]"):
+        raise ConfigurationError(f"{text[:200]!r} is no address: write host:port, or [::1]:port")
+    return address
 
 
 async def resolved(text: str) -> Address:
@@ -60,18 +44,14 @@ async def resolved(text: str) -> Address:
 
     Raises ConfigurationError.
     """
-    address = Address.of(text)
+    address = address_of(text)
     if address.host == "localhost":
         return Address("127.0.0.1", address.port)
-    if _ip(address.host):
-        return Address(str(ip_address(address.host)), address.port)
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, TimeoutError) as error:
+            return await address.resolved()
+    except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
         raise ConfigurationError(f"{address.host} has no address: {error}") from error
-    return Address(str(found[0][4][0]), address.port)
 
 
 def _ip(host: str) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout.errors import ConfigurationError
 from brownout.fault.api import body
-from brownout.fault.api.access import BEYOND, Address, is_loopback, resolved
+from brownout.fault.api.access import BEYOND, address_of, is_loopback, resolved
 from brownout.fault.api.answer import Problem
 from brownout.fault.api.proxied import Proxied
 
 if TYPE_CHECKING:
     from brownout.fault.api.body import Object
+    from brownout.fault.api.toxic import Toxic
+    from brownout.fault.tcp.address import Address
 
 __all__ = ["Proxies"]
 
@@ -71,8 +74,7 @@ class Proxies:
         async with self._one_at_a_time:
             proxied = self.get(name)
             if proxied.differs(address, upstream):
-                await proxied.stop()
-                proxied.listen, proxied.address, proxied.upstream = listen, address, upstream
+                await proxied.move(listen, address, upstream)
             await (proxied.start() if enabled else proxied.stop())
             return proxied
 
@@ -80,8 +82,23 @@ class Proxies:
         """Stop one and forget it. Raises Problem."""
         async with self._one_at_a_time:
             proxied = self.get(name)
-            await proxied.stop()
+            await proxied.close()
             del self._all[name]
+
+    async def add_toxic(self, name: str, given: Object) -> Toxic:
+        """A new toxic of a proxy. Raises Problem."""
+        async with self._one_at_a_time:
+            return await self.get(name).add(given)
+
+    async def update_toxic(self, name: str, toxic: str, given: Object) -> Toxic:
+        """Other amounts for a toxic. Raises Problem."""
+        async with self._one_at_a_time:
+            return self.get(name).update(toxic, given)
+
+    async def remove_toxic(self, name: str, toxic: str) -> None:
+        """End a toxic. Raises Problem."""
+        async with self._one_at_a_time:
+            await self.get(name).remove(toxic)
 
     async def populate(self, given: list[Object]) -> tuple[list[Proxied], Problem | None]:
         """Make those that aren't there, replace those that differ, leave the others alone.
@@ -109,8 +126,8 @@ class Proxies:
         failed: list[str] = []
         async with self._one_at_a_time:
             for proxied in self._all.values():
-                proxied.clear()
                 try:
+                    await proxied.clear()
                     await proxied.start()
                 except Problem as problem:
                     failed.append(problem.message)
@@ -122,7 +139,8 @@ class Proxies:
         async with self._one_at_a_time:
             while self._all:
                 _, proxied = self._all.popitem()
-                await proxied.stop()
+                with suppress(Problem):
+                    await proxied.close()
 
     async def _replaced(self, wanted: _Wanted) -> Proxied:
         old = self._all.get(wanted.name)
@@ -130,7 +148,10 @@ class Proxies:
             if not old.differs(wanted.address, wanted.upstream):
                 return old
             await old.stop()
-        return await self._put(wanted)
+        new = await self._put(wanted)
+        if old is not None:
+            await old.close()
+        return new
 
     async def _put(self, wanted: _Wanted) -> Proxied:
         proxied = Proxied(
@@ -175,6 +196,6 @@ def _check_fields(given: Object, where: str) -> None:
 
 def _check_upstream(upstream: str) -> None:
     try:
-        Address.of(upstream)
+        address_of(upstream)
     except ConfigurationError as error:
         raise Problem(400, f"bad request body: upstream: {error}") from error

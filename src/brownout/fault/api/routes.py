@@ -56,7 +56,8 @@ async def _toxics(ask: Ask) -> Answer:
 
 
 async def _add_toxic(ask: Ask) -> Answer:
-    return Answer(200, ask.proxies.get(ask.names[0]).add(parsed_object(ask.body)).told())
+    ask.proxies.get(ask.names[0])
+    return Answer(200, (await ask.proxies.add_toxic(ask.names[0], parsed_object(ask.body))).told())
 
 
 async def _show_toxic(ask: Ask) -> Answer:
@@ -64,13 +65,15 @@ async def _show_toxic(ask: Ask) -> Answer:
 
 
 async def _update_toxic(ask: Ask) -> Answer:
-    proxied = ask.proxies.get(ask.names[0])
-    proxied.toxic(ask.names[1])
-    return Answer(200, proxied.update(ask.names[1], parsed_object(ask.body)).told())
+    proxy, name = ask.names
+    ask.proxies.get(proxy).toxic(name)
+    return Answer(
+        200, (await ask.proxies.update_toxic(proxy, name, parsed_object(ask.body))).told()
+    )
 
 
 async def _remove_toxic(ask: Ask) -> Answer:
-    ask.proxies.get(ask.names[0]).remove(ask.names[1])
+    await ask.proxies.remove_toxic(*ask.names)
     return Answer(204)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.api.access import (
     BEYOND,
-    Address,
+    address_of,
     check_request,
     check_token,
     is_loopback,
@@ -21,6 +21,7 @@ from brownout.fault.api.body import parsed_list
 from brownout.fault.api.proxies import Proxies
 from brownout.fault.api.routes import answered
 from brownout.fault.api.wire import HEAD_BYTES, read_body, read_head, written
+from brownout.fault.tcp.address import Address
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,7 +50,7 @@ class Server:
         self, listen: str = "127.0.0.1:8474", *, token: str | None = None, seed: int = 0
     ) -> None:
         check_token(token)
-        Address.of(listen)
+        address_of(listen)
         self.listen = listen
         self.proxies = Proxies(seed=seed, beyond=token is not None)
         self._token = token
@@ -65,7 +66,11 @@ class Server:
             raise ConfigurationError(f"{self.listen} is open {BEYOND}")
         try:
             self._server = await asyncio.start_server(
-                self._connection, address.host, address.port, limit=HEAD_BYTES
+                self._connection,
+                address.host,
+                address.port,
+                limit=HEAD_BYTES,
+                backlog=CONNECTIONS,
             )
         except OSError as error:
             raise BrownoutError(f"can't listen on {self.listen}: {error}") from error

@@ -1,4 +1,4 @@
-"""A fault in force at a proxy: its injection, and how many connections it has counted."""
+"""A fault in force at a proxy: its injection, and what it has counted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RAMP_STEPS = 20  # how finely a growing share is seen by connections that are op
 
 
 class Turns:
-    """Counts the connections since a fault was made; a change of the fault goes on counting."""
+    """Counts since a fault was made; a change of the fault goes on counting."""
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self) -> None:
         self.connections = 0
-        self.before = requests  # requests at the proxy before it was made
+        self.before = 0  # requests at the proxy before it was made
 
 
 class Active:

@@ -75,7 +75,6 @@ class Address(NamedTuple):
         try:
             place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             place.bind((self.host, port))
-            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # shared with nobody
         except OSError:
             place.close()
             raise

@@ -6,7 +6,6 @@ latency of 1 ms would become one of 1 to 2 ms.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import heapq
 import os
@@ -15,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 __all__ = ["Alarm", "Wake"]

@@ -20,23 +20,27 @@ PIECE_SECONDS = 0.02  # of a narrow line: what it passes at once
 
 
 class Delaying(Queued[Latency]):
+    """Makes `Latency`: the end is late too, as on a long line."""
+
     did = "delayed"
     _last = 0.0
 
-    def enter(self, item: Item) -> None:
+    def _enter(self, item: Item) -> None:
         if item.hit:
             item.due += drawn(self.fault.seconds, self.chance)
         self._last = item.due = max(self._last, item.due)
 
-    def told(self, item: Item) -> float:
+    def _told(self, item: Item) -> float:
         return item.due - item.arrived
 
 
 class Narrow(Queued[Bandwidth]):
+    """Makes `Bandwidth`: small pieces, each when the line has carried it."""
+
     did = "slowed"
     _free = 0.0  # when the line has carried what it was given
 
-    def plan(self, item: Item) -> tuple[float, int]:
+    def _plan(self, item: Item) -> tuple[float, int]:
         if not item.hit or isinstance(item.what, End):
             return item.due, 0
         rate = self.fault.bytes_per_second
@@ -45,34 +49,38 @@ class Narrow(Queued[Bandwidth]):
         size = min(len(item.what) - item.at, max(1, int(rate * PIECE_SECONDS)))
         return max(self._free, item.arrived) + size / rate, size
 
-    def took(self, due: float) -> None:
+    def _took(self, due: float) -> None:
         self._free = due
 
 
 class Dripping(Queued[Slice]):
+    """Makes `Slice`."""
+
     did = "sliced"
     apart = True
     _next = 0.0
     _size = 0
 
-    def plan(self, item: Item) -> tuple[float, int]:
+    def _plan(self, item: Item) -> tuple[float, int]:
         if not item.hit or isinstance(item.what, End):
             return item.due, 0
         if not self._size:
             self._size = max(1, round(drawn(self.fault.bytes, self.chance)))
         return max(self._next, item.arrived), self._size
 
-    def took(self, due: float) -> None:
+    def _took(self, due: float) -> None:
         self._next = max(due, time.monotonic()) + drawn(self.fault.seconds, self.chance)
         self._size = 0
 
 
 class Hanging(Queued[Hang]):
+    """Makes `Hang`."""
+
     did = "held"
     _until: float | None = None
     _of: Exchange | None = None
 
-    def enter(self, item: Item) -> None:
+    def _enter(self, item: Item) -> None:
         if not item.hit:
             return
         if self._until is None or (self.fault.per == "request" and self._of is not item.exchange):
@@ -82,12 +90,15 @@ class Hanging(Queued[Hang]):
 
 
 class LateEnding(Queued[SlowClose]):
+    """Makes `SlowClose`: only the end is held."""
+
     did = "held"
 
     def data(self, data: bytes, exchange: Exchange) -> None:
+        """Take data in."""
         self.next.data(data, exchange)
 
-    def enter(self, item: Item) -> None:
+    def _enter(self, item: Item) -> None:
         if item.hit and isinstance(item.what, End):
             seconds = drawn(self.fault.seconds, self.chance)
             item.due += seconds

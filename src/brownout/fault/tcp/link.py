@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from brownout._core.fault import drawn
 from brownout.fault.kind import Cut
@@ -55,8 +55,8 @@ class Link:
             return
         assert side.transport is not None
         self.number = self.proxy.opened(self)
-        peer = side.transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        peer: Any = side.transport.get_extra_info("peername")  # a path for a Unix socket
+        self.address = "" if isinstance(peer, str | bytes) or not peer else str(peer[0])
         self.exchange = Exchange(self.number, 0, self.address, self.opened, b"")
         if not self.number:
             side.reset()

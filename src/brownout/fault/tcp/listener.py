@@ -49,6 +49,8 @@ class Listener:
             return
         self._leave()
         self.mode = mode
+        if mode != "refuse":
+            self._share(yes=True)
         if mode == "accept":
             self._place.listen(BACKLOG)
             self._serving = self._loop.create_task(self._serve(self._turns))
@@ -59,11 +61,13 @@ class Listener:
     @property
     def listening(self) -> bool:
         """Whether the kernel lets connections in and somebody accepts them."""
+        return self.mode == "accept" and self._heard()
+
+    def _heard(self) -> bool:
         try:
-            heard = self._place.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError:
+            return bool(self._place.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        except OSError:  # closed
             return False
-        return bool(heard) and self.mode == "accept"
 
     def close(self) -> None:
         """Give the port back."""
@@ -83,7 +87,9 @@ class Listener:
         copy.setblocking(False)  # noqa: FBT003  socket's own
         try:
             if self.address.path:
-                server = await self._loop.create_unix_server(self._protocol, sock=copy, backlog=BACKLOG)
+                server = await self._loop.create_unix_server(
+                    self._protocol, sock=copy, backlog=BACKLOG
+                )
             else:
                 server = await self._loop.create_server(self._protocol, sock=copy, backlog=BACKLOG)
         except BaseException:
@@ -104,17 +110,26 @@ class Listener:
         """Not listening, and bound."""
         self._stop_serving()
         self._empty()
+        if not self._heard():  # shut down twice, it would never send again
+            return
         if not self.address.path:
             try:
                 self._place.shutdown(socket.SHUT_RDWR)
             except OSError:  # not Linux
                 pass
-            if not self._place.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            if not self._heard():
+                self._share(yes=False)
                 return
         self._place.close()
         if self.address.path:
             os.unlink(self.address.path)
         self._place = self.address.bind()
+
+    def _share(self, *, yes: bool) -> None:
+        # A socket that doesn't listen could be bound to the same port by others, unless it forbids it;
+        # and one that forbids it can't listen beside connections of the same port.
+        if not self.address.path:
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, yes)
 
     def _fill(self) -> None:
         """Have the backlog full of connections of our own."""

@@ -33,11 +33,11 @@ class Lossy(Stage[F]):
         """Lose it."""
         if self.hit(exchange):
             self.note(exchange, len(data))
-            self.lost()
+            self._lost()
         else:
             self.next.data(data, exchange)
 
-    def lost(self) -> None:
+    def _lost(self) -> None:
         """Something was lost."""
 
     def end(self, end: End, exchange: Exchange) -> None:
@@ -55,19 +55,22 @@ class Lossy(Stage[F]):
 
 
 class Dropping(Lossy[Drop]):
-    pass
+    """Makes `Drop`."""
 
 
 class TimingOut(Lossy[Timeout]):
+    """Makes `Timeout`: its end is also the connection's."""
+
     _wake: Wake | None = None
     _due = inf
     _last: Exchange | None = None
 
     def data(self, data: bytes, exchange: Exchange) -> None:
+        """Take data in."""
         self._last = exchange
         super().data(data, exchange)
 
-    def lost(self) -> None:
+    def _lost(self) -> None:
         seconds = drawn(self.fault.seconds, self.chance)
         if not seconds:
             return
@@ -83,6 +86,7 @@ class TimingOut(Lossy[Timeout]):
             self.stream.link.cut("close", self.active, self._last)
 
     def release(self, *, replaced: bool) -> None:
+        """Close what it was at work on."""
         self.discard()
         if replaced:
             super().release(replaced=replaced)
@@ -90,12 +94,15 @@ class TimingOut(Lossy[Timeout]):
             self.stream.link.cut("close", self.active, self._last)
 
     def discard(self) -> None:
+        """Forget what is held."""
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
 
 
 class Corrupting(Stage[Corrupt]):
+    """Makes `Corrupt`: which bytes does not depend on how they come in pieces."""
+
     did = "corrupted"
 
     def __init__(self, stream: Stream, active: Active, fault: Corrupt) -> None:
@@ -103,6 +110,7 @@ class Corrupting(Stage[Corrupt]):
         self._until = self._gap()  # how many bytes are left as they are
 
     def data(self, data: bytes, exchange: Exchange) -> None:
+        """Take data in."""
         if not self.hit(exchange):
             self.next.data(data, exchange)
             return
@@ -130,6 +138,8 @@ class Corrupting(Stage[Corrupt]):
 
 
 class Cutting(Stage[Cut]):
+    """Makes `Cut` in the midst: lets bytes pass, then none, then sends the cut after them."""
+
     did = "cut"
 
     def __init__(self, stream: Stream, active: Active, fault: Cut) -> None:
@@ -141,6 +151,7 @@ class Cutting(Stage[Cut]):
         self._reached = False
 
     def data(self, data: bytes, exchange: Exchange) -> None:
+        """Take data in."""
         if self._reached:
             self._hold(data, exchange)
             return
@@ -178,12 +189,14 @@ class Cutting(Stage[Cut]):
         self.next.end(end, exchange)
 
     def end(self, end: End, exchange: Exchange) -> None:
+        """Take the end in."""
         if self._wake is not None:
             self._hold(end, exchange)
         else:
             self.next.end(end, exchange)
 
     def release(self, *, replaced: bool) -> None:
+        """Hand on what is held."""
         self.discard(keep=True)
         held, self._held = self._held, []
         for what, exchange in held:
@@ -194,6 +207,7 @@ class Cutting(Stage[Cut]):
                 self.next.end(what, exchange)
 
     def discard(self, *, keep: bool = False) -> None:
+        """Forget what is held."""
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.kind import NeverAccept, Refuse
-from brownout.fault.made import Made
+from brownout.fault.made import Made, Step
 
 from .active import Active, Turns
 from .address import Address
@@ -32,6 +32,7 @@ from .truth import Exchanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     from brownout._core.fault import Fault
 
@@ -71,6 +72,7 @@ class Proxy:
         self._watch = watch
         self._asked = Address.read(listen)
         self._actives: dict[str, Active] = {}
+        self._mades: dict[str, Made] = {}
         self._links: dict[int, Link] = {}
         self._opened = 0
         self._requests = 0
@@ -133,12 +135,12 @@ class Proxy:
         for link in list(self._links.values()):
             link.stop()
         end = time.monotonic() + CLOSE_SECONDS
-        while self._links and time.monotonic() < end:
+        while self._links and time.monotonic() < end:  # noqa: ASYNC110  bounded, and soon over
             await asyncio.sleep(0)
         self._alarm.close()
         self._alarm = self._look = self._listener = None
 
-    async def __aenter__(self) -> Proxy:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -147,7 +149,11 @@ class Proxy:
 
     def drop_connections(self) -> None:
         """Reset all that are open, by a real RST."""
-        self._call(lambda: [link.cut("reset") for link in list(self._links.values())])
+        self._call(self._cut_all)
+
+    def _cut_all(self) -> None:
+        for link in list(self._links.values()):
+            link.cut("reset")
 
     # ------------------------------------------------------------------------------------- faults
 
@@ -164,6 +170,7 @@ class Proxy:
         """
         self._refuse_wrong(fault)
         chosen = name or self._free_name(fault.kind)
+        turns = Turns()
         made = Made(
             place=f"{self.listen} -> {self.upstream}",
             mechanism="tcp",
@@ -172,11 +179,14 @@ class Proxy:
             name=chosen,
             listen=self.listen,
             log=self.log,
-            apply=lambda: self._call(lambda: self._apply(chosen, fault)),
-            undo=lambda: self._soon(lambda: self._unmake(chosen)),
-            gone=lambda: self._gone(chosen),
+            undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],
+            apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
+            undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
+            gone=lambda: self._gone(chosen, turns),
         )
-        return made.make()
+        made.make()
+        self._mades[chosen] = made
+        return made
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""
@@ -184,8 +194,11 @@ class Proxy:
         self._call(lambda: self._change(name, fault))
 
     def undo(self, name: str) -> None:
-        """Undo one. What it holds is handed on at once, in order. Raises ConfigurationError for no such name."""
-        self._call(lambda: self._undo(name))
+        """Undo one; what it holds is handed on at once, in order. Raises ConfigurationError."""
+        self._known(name)
+        made = self._mades.get(name)
+        if made is not None:
+            made.undo()
 
     def _refuse_wrong(self, fault: Fault) -> None:
         if type(fault) not in MAKES:
@@ -199,12 +212,13 @@ class Proxy:
             name for n in range(2, FAULTS_MOST + 2) if (name := f"{kind}_{n}") not in self._actives
         )
 
-    def _apply(self, name: str, fault: Fault) -> None:
+    def _apply(self, name: str, fault: Fault, turns: Turns) -> None:
         if name in self._actives:
             raise ConfigurationError(f'a fault called "{name}" is made at {self.listen} already')
         if len(self._actives) >= FAULTS_MOST:
             raise ConfigurationError(f"{FAULTS_MOST} faults are made at {self.listen}: undo some")
-        self._actives[name] = Active(self._injection(name, fault), Turns(self._requests))
+        turns.before = self._requests
+        self._actives[name] = Active(self._injection(name, fault), turns)
         self._arrange()
 
     def _injection(self, name: str, fault: Fault) -> Injection:
@@ -215,12 +229,10 @@ class Proxy:
         self._actives[name] = Active(self._injection(name, fault), before.turns)
         self._arrange()
 
-    def _undo(self, name: str) -> None:
-        self._known(name)
-        self._unmake(name)
-
-    def _unmake(self, name: str) -> None:
-        if self._actives.pop(name, None) is not None:
+    def _unmake(self, name: str, turns: Turns) -> None:
+        if name in self._actives and self._actives[name].turns is turns:
+            del self._actives[name]
+            self._mades.pop(name, None)
             self._arrange()
 
     def _known(self, name: str) -> Active:
@@ -229,14 +241,15 @@ class Proxy:
             raise ConfigurationError(f'no fault called "{name}" is made at {self.listen}: {told}')
         return self._actives[name]
 
-    def _gone(self, name: str) -> bool:
+    def _gone(self, name: str, turns: Turns) -> bool:
         """Seen to be gone: no connection has a stage of it, and the listener does what it should."""
-        if name in self._actives:
+        if name in self._actives and self._actives[name].turns is turns:
             return False
         if not self.enabled or self._listener is None:
             return True
-        left = {each.injection.name for link in list(self._links.values()) for each in link.at_work}
-        return name not in left and (self._mode() != "accept" or self._listener.listening)
+        if any(each.turns is turns for link in list(self._links.values()) for each in link.at_work):
+            return False
+        return self._mode() != "accept" or self._listener.listening
 
     # ---------------------------------------------------------------------- what follows from them
 
@@ -251,8 +264,7 @@ class Proxy:
         if mode == "refuse" and any(
             isinstance(each.fault, Refuse) and not each.fault.keep_open for each in self._in_force()
         ):
-            for link in list(self._links.values()):
-                link.cut("reset")
+            self._cut_all()
         self._look_again()
 
     def _mode(self) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .stage import End
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Side"]
 
 WRITE_BYTES = 1 << 20  # waiting to be written, before the other side is read no more
-LINGER_SECONDS = 0.25  # a closed side is read so long, lest what it sent in the meantime turn FIN into RST
+LINGER_SECONDS = (
+    0.25  # a closed side is read so long, lest what it sent in the meantime turn FIN into RST
+)
 DRAIN_SECONDS = 5.0  # what was written before a cut has so long to leave
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -41,9 +43,8 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(WRITE_BYTES)
+        self.transport = whole = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        whole.set_write_buffer_limits(WRITE_BYTES)
         self.link.came(self)
 
     def data_received(self, data: bytes) -> None:

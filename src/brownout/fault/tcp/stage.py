@@ -115,28 +115,28 @@ class Queued(Stage[F]):
         self.stream.hold(len(data) + ITEM_BYTES)
         self._put(item)
         if hit:
-            self.note(exchange, self.told(item))
+            self.note(exchange, self._told(item))
 
     def end(self, end: End, exchange: Exchange) -> None:
         """Hold the end as the data."""
         self._put(Item(end, exchange, time.monotonic(), hit=self.hit(exchange)))
 
-    def told(self, item: Item) -> float:
+    def _told(self, item: Item) -> float:
         """The amount that the log is told: bytes, or seconds."""
         return float(len(item.what)) if isinstance(item.what, bytes) else 0.0
 
-    def plan(self, item: Item) -> tuple[float, int]:
+    def _plan(self, item: Item) -> tuple[float, int]:
         """When the next piece of the first item is due, and how many bytes it has; 0 is all of it."""
         return item.due, 0
 
-    def enter(self, item: Item) -> None:
+    def _enter(self, item: Item) -> None:
         """Say of a new item when it is due."""
 
-    def took(self, due: float) -> None:
+    def _took(self, due: float) -> None:
         """A piece of an item that is hit was handed on."""
 
     def _put(self, item: Item) -> None:
-        self.enter(item)
+        self._enter(item)
         self.queue.append(item)
         if self._wake is None:
             self._pump()
@@ -146,14 +146,14 @@ class Queued(Stage[F]):
         now = time.monotonic()
         while self.queue:
             item = self.queue[0]
-            due, size = self.plan(item)
+            due, size = self._plan(item)
             if due > now:
                 if due < inf:
                     self._wake = self.stream.link.alarm.at(due, self._pump)
                 return
             more = self._take(item, size)
             if item.hit:
-                self.took(due)
+                self._took(due)
             if more and self.apart:
                 self._wake = self.stream.link.alarm.at(now, self._pump)
                 return

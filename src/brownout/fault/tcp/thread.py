@@ -12,7 +12,7 @@ from brownout.errors import BrownoutError
 from .proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["new_loop", "running"]
 
@@ -20,7 +20,7 @@ START_SECONDS = 10.0
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed, else asyncio's."""
+    """A loop: uvloop's where it is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -36,7 +36,7 @@ def running(
     name: str = "",
     seed: int = 0,
     watch: bool = False,
-) -> Iterator[Proxy]:
+) -> Generator[Proxy]:
     """A started `Proxy`, stopped on leaving. Raises BrownoutError if the address can't be had."""
     proxy = Proxy(upstream, listen, name=name, seed=seed, watch=watch)
     loop = new_loop()

@@ -8,14 +8,18 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from brownout.errors import BrownoutError
 from brownout.fault import Starve
 from brownout.fault.process import group, starve
 from brownout.fault.process.group import Hierarchy, Unwritable, hierarchies, release
 from brownout.fault.process.subject import Stat, Subject
-from tests.faults.process.conftest import Victim
+
+if TYPE_CHECKING:
+    from tests.faults.process.conftest import Victim
 
 MIXED = """\
 24 30 0:21 / /proc rw - proc proc rw
@@ -208,7 +212,7 @@ def test_a_tree_without_end_is_given_up(
     made = starve.starve(Subject(server.pid), Starve(cpu_share=0.5))
     monkeypatch.setattr(group, "WAIT_SECONDS", 0.05)
     monkeypatch.setattr(group, "move", lambda *_: True)  # somebody moves them back at once
-    with pytest.raises(group.BrownoutError, match="is never whole: 1 of 1 are outside"):
+    with pytest.raises(BrownoutError, match="is never whole: 1 of 1 are outside"):
         made.enter()
 
 

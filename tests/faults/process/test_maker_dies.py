@@ -58,8 +58,8 @@ def test_the_undo_is_replayed(fault: str, way: str, server: Victim) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert maker.stdout is not None
     try:
-        assert maker.stdout is not None
         neighbours = maker.stdout.readline().split()
         assert bool(neighbours) is (way == "weaker" and "Starve" in fault)
         assert condition(server.pid) != before
@@ -71,5 +71,4 @@ def test_the_undo_is_replayed(fault: str, way: str, server: Victim) -> None:
     finally:
         maker.kill()
         maker.wait(10)
-        if maker.stdout:
-            maker.stdout.close()
+        maker.stdout.close()

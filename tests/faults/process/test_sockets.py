@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,12 +41,13 @@ def waiting(port: int) -> int:
 def test_connecting_hangs_and_works_again(server: Victim) -> None:
     with server.connect() as first:
         assert first.ask("echo in") == "in"
-    with Process(server.pid).make(ExhaustFiles()):  # it accepts nobody
-        with Listener(f"127.0.0.1:{server.port}").make(FillBacklog()):
-            assert waiting(server.port) == 17
-            with pytest.raises(TimeoutError):
-                server.connect(0.3)
-            assert waiting(server.port) == 17
+    listener = Listener(f"127.0.0.1:{server.port}")
+    # Without files it accepts nobody.
+    with Process(server.pid).make(ExhaustFiles()), listener.make(FillBacklog()):
+        assert waiting(server.port) == 17
+        with pytest.raises(TimeoutError):
+            server.connect(0.3)
+        assert waiting(server.port) == 17
     assert until(lambda: waiting(server.port) == 0)
     assert server.ask("echo on") == "on"
 
@@ -160,7 +162,7 @@ def test_again_and_again(weaker: bool, server: Victim) -> None:
         for _ in range(2):
             caller = server.connect()
             caller.send("echo x")
-            assert until(lambda caller=caller: is_reset(caller.socket))
+            assert until(partial(is_reset, caller.socket))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")

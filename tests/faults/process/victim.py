@@ -13,6 +13,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LAST = {"accept": "none", "read": "none"}
 
@@ -57,7 +61,7 @@ def lower(soft: str) -> str:
     return "lowered"
 
 
-DO = {
+DO: dict[str, Callable[[str], str]] = {
     "echo": lambda text: text,
     "last": lambda what: LAST[what],
     "burn": burn,
@@ -143,5 +147,12 @@ def counting(folder: str, times: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    jobs = {"serve": serve, "slow": slow, "own": own, "spin": spin, "tick": tick, "storm": storm}
+    jobs: dict[str, Callable[..., None]] = {
+        "serve": serve,
+        "slow": slow,
+        "own": own,
+        "spin": spin,
+        "tick": tick,
+        "storm": storm,
+    }
     jobs[sys.argv[1]](*sys.argv[2:])

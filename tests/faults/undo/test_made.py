@@ -267,3 +267,19 @@ def test_a_fault_is_undone_though_its_record_is_lost(process: Identity) -> None:
     with halt(process) as made:
         records.remove(records.folder(), made.id)
     assert process.state() != "T"
+
+
+def test_a_place_that_names_its_target_has_it_on_record(process: Identity) -> None:
+    from brownout.fault import Latency, Pause, Process
+    from brownout.fault.tcp import running
+
+    with (
+        Process(process.pid, target="db").make(Pause()),
+        running("127.0.0.1:1", name="cache") as it,
+    ):
+        it.make(Latency(seconds=1))
+        assert [(one.target, one.kind) for one in on_record()] == [
+            ("db", "pause"),
+            ("cache", "latency"),
+        ]
+    assert on_record() == []

@@ -177,6 +177,7 @@ class Proxy:
             fault=fault,
             seconds=seconds,
             name=chosen,
+            target=self.name,
             listen=self.listen,
             log=self.log,
             undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],

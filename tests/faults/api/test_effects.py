@@ -297,15 +297,19 @@ def test_a_limit_of_0_passes_nothing(api: Api, wire: socket.socket) -> None:
     assert wire.recv(4) == b""
 
 
-def test_a_raised_limit_lets_more_through(api: Api, wire: socket.socket) -> None:
-    api.toxic("limit_data", attributes={"bytes": 5})
-    round_trip(wire)
-    update(api, "limit_data_downstream", attributes={"bytes": 1000})
-    round_trip(wire)
-    update(api, "limit_data_downstream", attributes={"bytes": 2})
-    wire.sendall(b"ping")
-    assert wire.recv(4) in (b"pi", b"")  # by when the count began
-    assert ending(wire) in ("closed", "reset")
+def test_a_changed_limit_counts_on(api: Api, listen: str, wire: socket.socket) -> None:
+    api.toxic("limit_data", attributes={"bytes": 6})
+    with closing(dial(listen)) as other:
+        round_trip(wire)
+        round_trip(other)
+        update(api, "limit_data_downstream", attributes={"bytes": 10})
+        round_trip(wire)
+        wire.sendall(b"ping")
+        assert read(wire, 4) == b"pi"
+        assert ending(wire) in ("closed", "reset")
+        update(api, "limit_data_downstream", attributes={"bytes": 2})  # which has passed already
+        other.sendall(b"ping")
+        assert read(other, 4) == b""
 
 
 # ----------------------------------------------------------------------------------------- toxicity

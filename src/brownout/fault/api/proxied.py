@@ -125,7 +125,10 @@ class Proxied:
         toxic = self.toxic(name).updated(given)
         fault = _fault(toxic)
         if fault is not None:
-            self._proxy.change(name, fault)
+            try:
+                self._proxy.change(name, fault)
+            except BrownoutError as error:
+                raise Problem(500, str(error)) from error
         self._toxics[name] = toxic
         return toxic
 

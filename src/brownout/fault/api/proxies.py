@@ -147,8 +147,11 @@ class Proxies:
         if old is not None:
             if not old.differs(wanted.address, wanted.upstream):
                 return old
+            await old.stop()
+        new = await self._put(wanted)
+        if old is not None:
             await old.close()
-        return await self._put(wanted)
+        return new
 
     async def _put(self, wanted: _Wanted) -> Proxied:
         proxied = Proxied(

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.kind import NeverAccept, Refuse
-from brownout.fault.made import Made
+from brownout.fault.made import Made, Step
 
 from .active import Active, Turns
 from .address import Address
@@ -177,8 +178,10 @@ class Proxy:
             fault=fault,
             seconds=seconds,
             name=chosen,
+            target=self.name,
             listen=self.listen,
             log=self.log,
+            undo_steps=self._leftover(),
             apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
             undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
             gone=lambda: self._gone(chosen, turns),
@@ -186,6 +189,11 @@ class Proxy:
         made.make()
         self._mades[chosen] = made
         return made
+
+    def _leftover(self) -> list[Step]:
+        """The file of a Unix socket outlives a process that is killed; whoever removes it has another cwd."""
+        path = self._asked.path
+        return [Step("socket", path=str(Path(path).absolute()))] if path else []
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from brownout import State, Verdict
+    from brownout.fault.made import Made
     from brownout.fault.process.place import Listener, Process
     from brownout.fault.process.subject import Member
     from brownout.fault.tcp import Proxy
@@ -48,20 +49,20 @@ class Faults:
 
         return self._stack.enter_context(running(upstream, listen, name=name, seed=seed))
 
-    def process(self, process: int | Member, *, seed: int = 0) -> Process:
+    def process(self, process: int | Member, *, target: str = "", seed: int = 0) -> Process:
         """A process: its id, or what subprocess, multiprocessing or asyncio returned for it.
 
         Raises FaultRefused for one that no fault may touch.
         """
         from brownout.fault.process.place import Process
 
-        return Process(process, seed=seed)
+        return Process(process, target=target, seed=seed)
 
-    def listener(self, address: str) -> Listener:
+    def listener(self, address: str, *, target: str = "") -> Listener:
         """An address that a process of this machine listens on."""
         from brownout.fault.process.place import Listener
 
-        return Listener(address)
+        return Listener(address, target=target)
 
 
 class States:
@@ -115,7 +116,7 @@ def states() -> States:
     return States()
 
 
-def _undo(before: set[object]) -> None:
+def _undo(before: set[Made]) -> None:
     from brownout.errors import UndoFailed
     from brownout.fault.made import in_force
 

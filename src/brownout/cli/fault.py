@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brownout.cli import amount, hold
@@ -84,8 +85,8 @@ def _add(options: Namespace) -> int:
         print(json.dumps(told))
         return 0
     print(f"{told['id']}  {told['fault']} at {told['place']}, for {_span(told['ends_in_seconds'])}")
-    if options.mechanism == "tcp":
-        print(f"call {told['place'].partition(' -> ')[0]} instead of {options.place}")
+    if told["listen"]:
+        print(f"call {told['listen']} instead of {options.place}")
     print(f"undo it: brownout fault clear {told['id']}")
     return 0
 
@@ -111,11 +112,11 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
 
 
 def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextManager[Made]]:
-    seconds, seed, where = options.seconds, options.seed, options.place
+    seconds, seed, where = options.seconds, options.seed, _absolute(options.place)
     if options.listen and options.mechanism != "tcp":
         raise ConfigurationError("--listen is for tcp: a proxy listens, a process does not")
     if options.mechanism == "tcp":
-        listen = options.listen or "127.0.0.1:0"
+        listen = _absolute(options.listen or "127.0.0.1:0")
         return lambda: _proxied(where, listen, fault, seconds, seed)
     if options.mechanism == "listener":
         from brownout.fault.process.place import Listener
@@ -130,6 +131,12 @@ def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextMana
         )
     process = Process(int(where), seed=seed)  # here, where our ancestors are still ours
     return lambda: process.make(fault, seconds=seconds)
+
+
+def _absolute(address: str) -> str:
+    """A Unix socket's path as seen from here: the process that holds the fault is elsewhere."""
+    kind, colon, path = address.partition(":")
+    return f"unix:{Path(path).absolute()}" if kind == "unix" and colon and path else address
 
 
 @contextmanager
@@ -179,7 +186,11 @@ def _state(record: Record) -> str:
 
 
 def _because(record: Record) -> str:
-    return record.failed or "its maker has died; the watchdog is about to undo it"
+    if record.failed:
+        return record.failed
+    if watchdog.runs(records.folder()):
+        return "its maker has died; the watchdog is about to undo it"
+    return f"its maker and the watchdog have died; brownout fault clear {record.id}"
 
 
 def _plain(record: Record) -> dict[str, Any]:

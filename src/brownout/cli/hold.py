@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.2
 
 
 def hold(make: Callable[[], AbstractContextManager[Made]], *, target: str = "") -> dict[str, Any]:
-    """Have a process of its own make it and stay; what is in force, as `id`, `place` and `pid`.
+    """Have a process of its own make it and stay: `id place fault listen pid ends_in_seconds` of it.
 
     Raises FaultRefused with what that process said if it could not.
     """
@@ -69,9 +69,11 @@ def _child(make: Callable[[], AbstractContextManager[Made]], target: str, tells:
         held_for_others(target=target)
         try:
             with make() as made:
-                told = {"id": made.id, "place": made.place, "fault": str(made.fault)}
-                _tell(tells, {**told, "ends_in_seconds": made.seconds_left, "pid": os.getpid()})
-                while made.active:
+                told: dict[str, Any] = {"id": made.id, "place": made.place}
+                told |= {"fault": str(made.fault), "listen": made.listen or None}
+                told |= {"ends_in_seconds": made.seconds_left, "pid": os.getpid()}
+                wanted = _tell(tells, told)
+                while wanted and made.active:
                     time.sleep(LOOK_SECONDS)
         except BrownoutError as error:
             _tell(tells, {"error": str(error)})
@@ -81,9 +83,11 @@ def _child(make: Callable[[], AbstractContextManager[Made]], target: str, tells:
         os._exit(0)
 
 
-def _tell(to: int, what: dict[str, Any]) -> None:
+def _tell(to: int, what: dict[str, Any]) -> bool:
+    """Say it once; False if nobody listens any more: then nobody knows of the fault, or wants it."""
     try:
         os.write(to, json.dumps(what).encode() + b"\n")
         os.close(to)
     except OSError:
-        pass  # told before, or nobody listens any more
+        return False
+    return True

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout.fault import record as records
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from brownout._core.fault import Fault
-    from brownout.fault.record import Record
 
 __all__ = ["TRIALS", "Finding", "examine"]
 
@@ -72,19 +72,17 @@ def _proxy() -> str:
     """Bytes go through a proxy and come back."""
     from brownout.fault.tcp import running
 
-    with _echo() as (host, port):
-        with (
-            running(f"{host}:{port}") as proxy,
-            socket.create_connection(_pair(proxy.listen), SECONDS) as client,
-        ):
-            client.sendall(b"x")
-            if client.recv(1) != b"x":
-                raise ConnectionError("what went through the proxy did not come back")
-    try:
-        import uvloop
-    except ImportError:
-        return "a proxy on asyncio, since uvloop is not installed (the same, but slower)"
-    return f"a proxy on uvloop {uvloop.__version__}"
+    with (
+        _echo() as (host, port),
+        running(f"{host}:{port}") as proxy,
+        socket.create_connection(_pair(proxy.listen), SECONDS) as client,
+    ):
+        client.sendall(b"x")
+        if client.recv(1) != b"x":
+            raise ConnectionError("what went through the proxy did not come back")
+    if find_spec("uvloop") is None:
+        return "a proxy on asyncio, since uvloop is not installed (it does the same, faster)"
+    return "a proxy on uvloop"
 
 
 def _pair(address: str) -> tuple[str, int]:
@@ -114,7 +112,7 @@ def _echo() -> Generator[tuple[str, int]]:
 
 
 def _on_child(fault: Fault, code: str = "import time; print(1, flush=True); time.sleep(30)") -> str:
-    """How a fault is made on a child: what its record says while it is in force."""
+    """How a fault is made on a child; it is undone, and seen to be gone."""
     from brownout.fault.process.place import Process
 
     command = [sys.executable, "-S", "-E", "-c", code]
@@ -123,14 +121,9 @@ def _on_child(fault: Fault, code: str = "import time; print(1, flush=True); time
             assert child.stdout is not None
             child.stdout.readline()  # it has started
             with Process(child).make(fault, seconds=SECONDS) as made:
-                return _recorded(made.id).mechanism
+                return made.mechanism
         finally:
             child.kill()
-
-
-def _recorded(id_: str) -> Record:
-    found = records.read(records.folder())
-    return next(each for each in found.records if each.id == id_)
 
 
 def _pause() -> str:
@@ -186,7 +179,7 @@ def _backlog() -> str:
     with socket.create_server(("127.0.0.1", 0), backlog=4) as listener:
         host, port = listener.getsockname()
         with Listener(f"{host}:{port}").make(FillBacklog(), seconds=SECONDS) as made:
-            return _recorded(made.id).mechanism
+            return made.mechanism
 
 
 TRIALS: dict[str, Callable[[], str]] = {

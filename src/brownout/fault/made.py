@@ -68,6 +68,8 @@ class Made:
         self.id = records.new_id()
         self.name = name or fault.kind
         self.steps = tuple(undo_steps)
+        self.mechanism = mechanism
+        self.listen = listen
         self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone
@@ -111,6 +113,8 @@ class Made:
             _at("watched")
             self._apply()
             _at("made")
+            self._unclaim()
+            _KEEPER.keep(self)
         except BaseException as error:
             self._unclaim()
             try:
@@ -118,8 +122,6 @@ class Made:
             except UndoFailed as failed:
                 error.add_note(str(failed))
             raise
-        self._unclaim()
-        _KEEPER.keep(self)
         return self
 
     def _new_record(self) -> Record:
@@ -184,12 +186,17 @@ class Made:
 
     def _settle(self) -> str:
         with records.claimed(self.folder, self.id, seconds=2 * undo.UNDO_SECONDS) as found:
+            if found is None and self._another():
+                self.steps = ()  # others have undone ours, and theirs would look like it
             problem = undo.until_gone(self._take, self._seen_gone)
             if not problem:
                 records.remove(self.folder, self.id)
             elif found is not None:
                 records.release(records.write(self.folder, found.but(failed=problem)))
             return problem
+
+    def _another(self) -> bool:
+        return any(each.place == self.place for each in records.read(self.folder).records)
 
     def _take(self, hard: bool) -> None:  # noqa: FBT001  as the verbs are told
         if self._undo is not None:

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -32,6 +32,7 @@ class Victim:
         assert self.process.stdout is not None
         self.said = self.process.stdout
         self.port = int(self.said.readline())
+        self.callers: list[Caller] = []
         stat = look(self.process.pid)
         assert stat
         self.identity = stat.identity
@@ -46,7 +47,8 @@ class Victim:
         return stat.state if stat else ""
 
     def connect(self, timeout: float = WAIT_SECONDS) -> Caller:
-        return Caller(self.port, timeout)
+        self.callers.append(Caller(self.port, timeout))
+        return self.callers[-1]
 
     def ask(self, line: str, timeout: float = WAIT_SECONDS) -> str:
         """One answer on a connection of its own."""
@@ -54,6 +56,8 @@ class Victim:
             return caller.ask(line)
 
     def end(self) -> None:
+        for caller in self.callers:
+            caller.close()
         kin = tree([self.identity])
         for stat in kin:
             stat.identity.signal(signal.SIGKILL)
@@ -67,13 +71,16 @@ class Caller:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
         self.lines = self.socket.makefile("rw")
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self.lines.close()
-        self.socket.close()
+        self.close()
+
+    def close(self) -> None:
+        for each in (self.lines, self.socket):
+            with suppress(OSError):
+                each.close()
 
     def send(self, line: str) -> None:
         self.lines.write(line + "\n")

@@ -13,6 +13,10 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LAST = {"accept": "none", "read": "none"}
 
@@ -57,7 +61,7 @@ def lower(soft: str) -> str:
     return "lowered"
 
 
-DO = {
+DO: dict[str, Callable[[str], str]] = {
     "echo": lambda text: text,
     "last": lambda what: LAST[what],
     "burn": burn,
@@ -68,6 +72,8 @@ DO = {
 
 def serve(backlog: str = "16") -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=int(backlog)) as listener:
+        # As a loop of events does: who is blocked in accept(2) has its descriptor reserved already.
+        listener.settimeout(1000)
         print(listener.getsockname()[1], flush=True)
         while True:
             try:
@@ -77,6 +83,16 @@ def serve(backlog: str = "16") -> None:
                 time.sleep(0.01)
                 continue
             threading.Thread(target=answer, args=[caller], daemon=True).start()
+
+
+def slow(seconds: str) -> None:
+    """Accepts one after the other, with a rest between, and keeps them."""
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=4) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            kept.append(listener.accept()[0])
+            time.sleep(float(seconds))
 
 
 def own(_: str = "") -> None:
@@ -131,5 +147,12 @@ def counting(folder: str, times: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    jobs = {"serve": serve, "own": own, "spin": spin, "tick": tick, "storm": storm}
+    jobs: dict[str, Callable[..., None]] = {
+        "serve": serve,
+        "slow": slow,
+        "own": own,
+        "spin": spin,
+        "tick": tick,
+        "storm": storm,
+    }
     jobs[sys.argv[1]](*sys.argv[2:])

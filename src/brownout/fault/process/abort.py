@@ -6,6 +6,7 @@ Which sockets are the process' is told by their inodes in /proc/<pid>/fd; no oth
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from typing import TYPE_CHECKING
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from brownout.fault.process.diag import Socket
     from brownout.fault.process.subject import Subject
 
+    Chooser = Callable[[list[Socket]], list[Socket]]
+
 __all__ = ["abort"]
 
 PIDFD_GETFD = 438  # the same on every architecture
 AF_UNSPEC = struct.pack("=H14x", 0)
 
 
-def abort(
-    subject: Subject, chosen: Callable[[list[Socket]], list[Socket]], *, weaker: bool = False
-) -> Mechanism:
+def abort(subject: Subject, chosen: Chooser, *, weaker: bool = False) -> Mechanism:
     """Reset those of its connections that are chosen, once. There is nothing to undo."""
     with Diag(subject.pid) as diag:
         why = "it was asked for" if weaker else diag.destroys()
@@ -37,7 +38,7 @@ def abort(
     return Mechanism(name=by, enter=lambda: _enter(subject, chosen, why))
 
 
-def _enter(subject: Subject, chosen: Callable[[list[Socket]], list[Socket]], why: str) -> None:
+def _enter(subject: Subject, chosen: Chooser, why: str) -> None:
     with Diag(subject.pid) as diag:
         try:
             owned = inodes(subject.pid)
@@ -61,12 +62,14 @@ def _enter(subject: Subject, chosen: Callable[[list[Socket]], list[Socket]], why
 def _disconnect(subject: Subject, fd: int, inode: int) -> None:
     """Connect the process' own socket to nowhere (connect(2), AF_UNSPEC): the kernel sends RST.
 
-    Weaker: its owner sees ECONNRESET, and then ENOTCONN. It takes the right to trace the process.
+    Weaker: its owner sees ECONNRESET, or EPIPE if it waits for data. It takes the right to trace the process.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     mine = libc.syscall(PIDFD_GETFD, subject.pidfd, fd, 0)
     if mine < 0:
         code = ctypes.get_errno()
+        if code in (errno.EBADF, errno.ESRCH):  # closed meanwhile, or the process has ended
+            return
         raise FaultRefused(
             f"the sockets of {subject} can't be had (pidfd_getfd): {os.strerror(code)}. It takes root, or a "
             "child of our own"

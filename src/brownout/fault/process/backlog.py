@@ -7,6 +7,7 @@ second and more between its tries. It drains as its owner accepts what is dead b
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -55,19 +56,22 @@ class _Tcp:
             raise FaultRefused(f"{address}: {error.strerror}") from error
         self._family = found[0][0]
         self._end = (str(found[0][4][0]), address.port)
-        self._diag = Diag()
         self._ports: set[int] = set()
-        if not self._listeners():
+        listeners = self._listeners()
+        self.enough = 64 + 4 * sum(room + 1 for _, room in listeners)
+        if not listeners:
             raise FaultRefused(
                 f"nobody on this machine (in this network namespace) listens on {address}: a backlog is "
                 "filled only where its listener is"
             )
 
     def _listeners(self) -> list[tuple[int, int]]:
+        with Diag() as diag:
+            found = diag.tcp(LISTEN)
         any_ = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound to
         return [
             (one.waiting, one.room)
-            for one in self._diag.tcp(LISTEN)
+            for one in found
             if one.local[1] == self._end[1] and one.local[0] in (self._end[0], *any_)
         ]
 
@@ -78,15 +82,13 @@ class _Tcp:
     def join(self) -> list[socket.socket]:
         """As many connections as there is room for now, on their way; none: it is full."""
         room = sum(max(0, room + 1 - waiting) for waiting, room in self._listeners())
-        made: list[socket.socket] = []
-        while len(made) < min(room, AT_ONCE):
-            one = socket.socket(self._family, socket.SOCK_STREAM)
-            made.append(one)
-            one.setblocking(False)  # noqa: FBT003  socket's own
-            with suppress(BlockingIOError):
-                one.connect(self._end)
+        return [one for _ in range(min(room, AT_ONCE)) if (one := self._join())]
+
+    def _join(self) -> socket.socket | None:
+        one = _dialled(self._family, self._end)
+        if one is not None:
             self._ports.add(one.getsockname()[1])
-        return made
+        return one
 
     def full(self) -> bool:
         """Whether there is no room, where anybody still listens."""
@@ -95,10 +97,9 @@ class _Tcp:
 
     def left(self) -> int:
         """How many connections of ours the kernel still knows."""
-        return sum(
-            one.local[1] in self._ports and one.peer[1] == self._end[1]
-            for one in self._diag.tcp(OPEN)
-        )
+        with Diag() as diag:
+            found = diag.tcp(OPEN)
+        return sum(one.local[1] in self._ports and one.peer[1] == self._end[1] for one in found)
 
 
 class _Unix:
@@ -106,19 +107,13 @@ class _Unix:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.enough = MOST
 
     def join(self) -> list[socket.socket]:
         """As many connections as there is room for now; none: it is full."""
         made: list[socket.socket] = []
-        while len(made) < AT_ONCE:
-            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        while len(made) < AT_ONCE and (one := _dialled(socket.AF_UNIX, self._path)):
             made.append(one)
-            one.setblocking(False)  # noqa: FBT003  socket's own
-            try:
-                one.connect(self._path)
-            except BlockingIOError:
-                made.pop().close()
-                break
         return made
 
     def left(self) -> int:
@@ -138,6 +133,22 @@ class _Unix:
         return False
 
 
+def _dialled(family: int, end: tuple[str, int] | str) -> socket.socket | None:
+    """A connection on its way; None if a Unix socket's queue is full. Raises OSError."""
+    one = socket.socket(family, socket.SOCK_STREAM)
+    one.setblocking(False)  # noqa: FBT003  socket's own
+    try:
+        one.connect(end)
+    except BlockingIOError as error:
+        if error.errno == errno.EAGAIN:
+            one.close()
+            return None
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
 class _Crowd:
     """The connections that fill a queue, and the thread that sees to it."""
 
@@ -153,46 +164,46 @@ class _Crowd:
         self._closed_at = 0.0
 
     def begin(self) -> None:
-        """Fill it. Raises BrownoutError if it is not full within `FILL_SECONDS`."""
+        """Fill it. Raises FaultRefused if it is not full within `FILL_SECONDS`."""
         self._wanted.set()
         self._full.clear()
         self._error = None
         self._thread = threading.Thread(target=self._run, name="brownout-backlog", daemon=True)
         self._thread.start()
         full = self._full.wait(FILL_SECONDS)
-        if self._error is not None or not full:
-            joined, error = self._joined, self._error
+        error = self._error
+        if error is not None or not full:
             self.end()
-            if error is not None:
-                raise FaultRefused(
-                    f"the backlog of {self._address} can't be filled: {error}"
-                ) from error
-            raise BrownoutError(
-                f"{self._address} accepts as fast as we connect: {joined} connections in {FILL_SECONDS:g} s, "
-                "and room for more. Pause its process first"
-            )
+            why = error or f"it is not full after {FILL_SECONDS:g} s"
+            raise FaultRefused(f"the backlog of {self._address} can't be filled: {why}") from error
 
     def _run(self) -> None:
+        looks = 0  # in a row that found it full: one is chance, if its owner is quick
         try:
             while self._wanted.is_set():
-                joined = self._queue.join()
-                self._held += joined
-                self._joined += len(joined)
-                if not joined:
-                    self._full.set()
-                    time.sleep(LOOK_SECONDS)
+                if joined := self._queue.join():
+                    looks = 0
+                    self._held += joined
+                    self._joined += len(joined)
+                    self._prune()
+                    self._check()
                     continue
-                self._prune()
-                if len(self._held) > MOST:
-                    self._fail(BrownoutError(f"it takes more than {MOST} connections"))
-        except Exception as error:
-            self._fail(error)
+                looks += 1
+                if looks > 2:
+                    self._full.set()
+                time.sleep(LOOK_SECONDS)
+        except Exception as error:  # told by who waits for it
+            self._error = error
+            self._full.set()
 
-    def _fail(self, error: Exception) -> None:
-        """Told by who waits for it to be full."""
-        self._error = error
-        self._wanted.clear()
-        self._full.set()
+    def _check(self) -> None:
+        if len(self._held) > MOST:
+            raise BrownoutError(f"it takes more than {MOST} connections")
+        if self._joined > self._queue.enough and not self._full.is_set():
+            raise BrownoutError(
+                f"it accepts as fast as we connect, {self._joined} connections so far. Pause its process "
+                "first, or use its files up"
+            )
 
     def _prune(self) -> None:
         """Forget those that were accepted and closed."""

@@ -73,7 +73,7 @@ class Hierarchy:
         for line in text.splitlines():
             number, controllers, path = line.split(":", 2)
             if number == "0" if self.version == 2 else self.controller in controllers.split(","):
-                return self._folder(path, pid)
+                return self.folder(path, pid)
         return None
 
     def controllers(self, group: Path) -> list[str]:
@@ -83,7 +83,8 @@ class Hierarchy:
         except OSError:
             return []
 
-    def _folder(self, path: str, pid: int) -> Path:
+    def folder(self, path: str, pid: int) -> Path:
+        """The folder of the group with that name, which the process `pid` is in. Raises Unwritable."""
         below = os.path.relpath(path, self.root)
         if ".." in Path(below).parts or "/.." in path:
             raise Unwritable(
@@ -141,7 +142,7 @@ class Group:
         try:
             if not self.enabled:
                 put(self.home / "cgroup.subtree_control", f"+{self.where.controller}")
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             kind = self.folder / "cgroup.type"
             # Below a group that holds processes itself: it stays in that one's domain.
             if kind.exists() and kind.read_text("utf-8").strip() == "domain invalid":
@@ -235,6 +236,16 @@ def move(pid: int, folder: Path) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """Make a group, if it is not there."""
+    folder.mkdir(exist_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a group: its files go with it."""
+    folder.rmdir()
+
+
 def put(path: Path, text: str) -> None:
     """Write to a control file: one write, no newline, never a new file."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -260,7 +271,7 @@ def release(path: str, quiet: Mapping[str, str], *, disable: str = "") -> None:
         for below, _, _ in os.walk(folder, topdown=False):
             for pid in (Path(below) / "cgroup.procs").read_text("utf-8").split():
                 move(int(pid), folder.parent)
-            Path(below).rmdir()
+            remove_folder(Path(below))
     except FileNotFoundError:  # it is gone, or somebody else undoes it at this moment
         if folder.is_dir():
             raise

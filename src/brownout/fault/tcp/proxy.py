@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.kind import NeverAccept, Refuse
-from brownout.fault.made import Made
+from brownout.fault.made import Made, Step
 
 from .active import Active, Turns
 from .address import Address
@@ -177,8 +178,10 @@ class Proxy:
             fault=fault,
             seconds=seconds,
             name=chosen,
+            target=self.name,
             listen=self.listen,
             log=self.log,
+            undo_steps=self._leftover(),
             apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
             undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
             gone=lambda: self._gone(chosen, turns),
@@ -186,6 +189,11 @@ class Proxy:
         made.make()
         self._mades[chosen] = made
         return made
+
+    def _leftover(self) -> list[Step]:
+        """The file of a Unix socket outlives a process that is killed; whoever removes it has another cwd."""
+        path = self._asked.path
+        return [Step("socket", path=str(Path(path).absolute()))] if path else []
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""
@@ -244,7 +252,7 @@ class Proxy:
         """Seen to be gone: no connection has a stage of it, and the listener does what it should."""
         if name in self._actives and self._actives[name].turns is turns:
             return False
-        if not self.enabled or self._listener is None:
+        if not self._runs() or self._listener is None:
             return True
         if any(each.turns is turns for link in list(self._links.values()) for each in link.at_work):
             return False
@@ -254,7 +262,7 @@ class Proxy:
 
     def _arrange(self, anew: Active | None = None) -> None:
         """Have on every connection, and on the listener, exactly what is in force."""
-        if not self.enabled or self._listener is None or self._alarm is None:
+        if not self._runs() or self._listener is None or self._alarm is None:
             return
         mode = self._mode()
         self._listener.turn(mode)
@@ -324,9 +332,11 @@ class Proxy:
 
     def _elsewhere(self) -> bool:
         """Whether the loop runs, and in another thread."""
-        if self._loop is None or not self.enabled or self._loop.is_closed():
-            return False
-        return threading.get_ident() != self._thread
+        return self._runs() and threading.get_ident() != self._thread
+
+    def _runs(self) -> bool:
+        """Whether it is started, and its loop was not closed meanwhile."""
+        return self.enabled and self._loop is not None and not self._loop.is_closed()
 
     def _call(self, do: Callable[[], T]) -> T:
         """Do it on the loop's thread. Raises what it raises, and BrownoutError if the loop is stuck."""

@@ -26,7 +26,17 @@ NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
     "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
-VERBS = ("demo", "status", "watch", "explain", "fault serve")
+VERBS = (
+    "demo",
+    "status",
+    "watch",
+    "explain",
+    "doctor",
+    "fault add",
+    "fault list",
+    "fault clear",
+    "fault serve",
+)
 
 
 def signature(thing: Any) -> str:

@@ -49,20 +49,20 @@ class Faults:
 
         return self._stack.enter_context(running(upstream, listen, name=name, seed=seed))
 
-    def process(self, process: int | Member, *, seed: int = 0) -> Process:
+    def process(self, process: int | Member, *, target: str = "", seed: int = 0) -> Process:
         """A process: its id, or what subprocess, multiprocessing or asyncio returned for it.
 
         Raises FaultRefused for one that no fault may touch.
         """
         from brownout.fault.process.place import Process
 
-        return Process(process, seed=seed)
+        return Process(process, target=target, seed=seed)
 
-    def listener(self, address: str) -> Listener:
+    def listener(self, address: str, *, target: str = "") -> Listener:
         """An address that a process of this machine listens on."""
         from brownout.fault.process.place import Listener
 
-        return Listener(address)
+        return Listener(address, target=target)
 
 
 class States:

@@ -179,7 +179,11 @@ def _state(record: Record) -> str:
 
 
 def _because(record: Record) -> str:
-    return record.failed or "its maker has died; the watchdog is about to undo it"
+    if record.failed:
+        return record.failed
+    if watchdog.runs(records.folder()):
+        return "its maker has died; the watchdog is about to undo it"
+    return f"its maker and the watchdog have died; brownout fault clear {record.id}"
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 def home() -> str:
     """What makes ids of processes comparable: this boot of the machine, and this space of ids."""
+    return _home(os.getpid())
+
+
+@cache
+def _home(_pid: int) -> str:
+    """It never changes within a process, and is asked for with every record."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"

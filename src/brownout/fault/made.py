@@ -186,12 +186,17 @@ class Made:
 
     def _settle(self) -> str:
         with records.claimed(self.folder, self.id, seconds=2 * undo.UNDO_SECONDS) as found:
+            if found is None and self._another():
+                self.steps = ()  # others have undone ours, and theirs would look like it
             problem = undo.until_gone(self._take, self._seen_gone)
             if not problem:
                 records.remove(self.folder, self.id)
             elif found is not None:
                 records.release(records.write(self.folder, found.but(failed=problem)))
             return problem
+
+    def _another(self) -> bool:
+        return any(each.place == self.place for each in records.read(self.folder).records)
 
     def _take(self, hard: bool) -> None:  # noqa: FBT001  as the verbs are told
         if self._undo is not None:

@@ -24,7 +24,7 @@ from brownout.fault import record as records
 from brownout.fault import undo
 from brownout.fault.identity import home
 
-__all__ = ["ensure", "main", "settle"]
+__all__ = ["ensure", "main", "runs", "settle"]
 
 LOCK = "watchdog.lock"
 SCAN_SECONDS = 0.25
@@ -40,7 +40,7 @@ LATE_SECONDS = 2.0  # for a maker to undo what only it can, after the end
 
 def ensure(folder: str, *, wait: bool = True) -> None:
     """Have a watchdog at work for this folder. Raises FaultRefused if none can be started."""
-    if _runs(folder):
+    if runs(folder):
         return
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = (
@@ -63,7 +63,7 @@ def ensure(folder: str, *, wait: bool = True) -> None:
     except (OSError, subprocess.SubprocessError) as error:
         raise FaultRefused(f"no watchdog can be started, so no fault is made: {error}") from error
     end = time.monotonic() + START_SECONDS
-    while wait and not _runs(folder):
+    while wait and not runs(folder):
         if time.monotonic() >= end:
             raise FaultRefused(
                 f"no watchdog came up for {folder} within {START_SECONDS:g} s, so no fault is made; what says"
@@ -72,7 +72,8 @@ def ensure(folder: str, *, wait: bool = True) -> None:
         time.sleep(0.005)
 
 
-def _runs(folder: str) -> bool:
+def runs(folder: str) -> bool:
+    """Whether a watchdog is at work for this folder. Raises FaultRefused as `ensure` does."""
     with records.opened(folder) as at:
         file = _lock_file(at)
         try:

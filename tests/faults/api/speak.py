@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,16 +38,25 @@ class Api:
         self.headers = headers
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Told:
-        connection = http.client.HTTPConnection(self.address, timeout=LIMIT)
+        with closing(http.client.HTTPConnection(self.address, timeout=LIMIT)) as connection:
+            return self._ask(connection, method, path, body, **headers)
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Any = None,
+        **headers: str,
+    ) -> Told:
         if body is not None and not isinstance(body, bytes | str):
             body = json.dumps(body)
         sent = {
             name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()
         }
-        with closing(connection):
-            connection.request(method, path, body, sent)
-            got = connection.getresponse()
-            text = got.read()
+        connection.request(method, path, body, sent)
+        got = connection.getresponse()
+        text = got.read()
         told = {name.lower(): value for name, value in got.getheaders()}
         is_json = told.get("content-type") == "application/json"
         return Told(got.status, json.loads(text) if is_json and text else text, told)
@@ -69,8 +79,10 @@ class Api:
         return told.body
 
     def forget(self) -> None:
-        for name in self.get("/proxies"):
-            self.ask("DELETE", f"/proxies/{name}")
+        with closing(http.client.HTTPConnection(self.address, timeout=LIMIT)) as connection:
+            for name in self._ask(connection, "GET", "/proxies").body:
+                path = f"/proxies/{quote(name, safe='')}"
+                assert self._ask(connection, "DELETE", path).code == 204
 
 
 @contextmanager
@@ -180,15 +192,11 @@ def ending(connection: socket.socket, seconds: float = LIMIT) -> str:
     return "closed"
 
 
-def hit_by_silence(listen: str, seconds: float = 0.2) -> bool:
-    """Whether a new connection's ping isn't answered."""
+def answered(listen: str) -> bool:
+    """Whether a new connection's ping is, before it is closed."""
     with closing(dial(listen)) as connection:
         connection.sendall(b"ping")
-        connection.settimeout(seconds)
-        try:
-            return not connection.recv(4)
-        except TimeoutError:
-            return True
+        return bool(connection.recv(4))
 
 
 def leave_hard(connection: socket.socket) -> None:

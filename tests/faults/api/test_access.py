@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import http.client
-import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from brownout.cli import main
 from tests.faults.api.speak import LIMIT, TARGET, Api, dial, echo, round_trip, served, target
 
 if TYPE_CHECKING:
@@ -23,15 +24,27 @@ TOKEN = "correct-horse-battery"
 COMMAND = [sys.executable, "-m", "brownout", "fault", "serve"]
 
 
-def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=2 * LIMIT,
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command, in this process; for what ends by itself."""
+
+    def run(*arguments: str) -> Done:
+        try:
+            code = main(["fault", "serve", *arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return run
 
 
 def asked(address: str, host: str) -> int:
@@ -104,7 +117,7 @@ def test_a_proxy_listens_here_only(api: Api, listen: str) -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"])
-def test_the_api_listens_here_only(listen: str) -> None:
+def test_the_api_listens_here_only(run: Run, listen: str) -> None:
     done = run("--listen", listen)
     assert done.returncode == 2
     assert "only with a token" in done.stderr
@@ -164,7 +177,7 @@ def test_a_browser_may_not_ask_even_with_the_token(guarded: str, headers: dict[s
 @pytest.mark.parametrize(
     "token", ["", "short", "with a space in the token", "ünïcödé-and-long-too"]
 )
-def test_a_token_can_not_be_guessed(token: str) -> None:
+def test_a_token_can_not_be_guessed(run: Run, token: str) -> None:
     done = run("--token", token)
     assert done.returncode == 2
     assert "a token has 16 characters or more" in done.stderr
@@ -173,8 +186,8 @@ def test_a_token_can_not_be_guessed(token: str) -> None:
 # --------------------------------------------------------------------------------------- the command
 
 
-def test_help_tells_all() -> None:
-    done = run("--help", COLUMNS="100")
+def test_help_tells_all(run: Run) -> None:
+    done = run("--help")
     assert done.returncode == 0
     for option in ("--config FILE", "--listen HOST:PORT", "--token TOKEN", "--seed N"):
         assert option in done.stdout
@@ -230,7 +243,9 @@ def test_it_begins_with_the_proxies_of_a_file(tmp_path: Path, upstream: str) -> 
         ('[{"name": "a", "upstream": "x:1", "listen": "TAKEN"}]', "can't listen on 127.0.0.1:"),
     ],
 )
-def test_a_wrong_file_is_told_and_nothing_served(tmp_path: Path, text: str, wrong: str) -> None:
+def test_a_wrong_file_is_told_and_nothing_served(
+    run: Run, tmp_path: Path, text: str, wrong: str
+) -> None:
     file = tmp_path / "toxiproxy.json"
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         file.write_text(text.replace("TAKEN", "127.0.0.1:{}".format(*taken.getsockname()[1:])))
@@ -248,13 +263,13 @@ def test_a_wrong_file_is_told_and_nothing_served(tmp_path: Path, text: str, wron
         (["--seed", "x"], "invalid int value"),
     ],
 )
-def test_a_wrong_command_is_told(arguments: list[str], wrong: Any) -> None:
+def test_a_wrong_command_is_told(run: Run, arguments: list[str], wrong: Any) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert wrong in done.stderr
 
 
-def test_a_taken_port_is_told(address: str) -> None:
+def test_a_taken_port_is_told(run: Run, address: str) -> None:
     done = run("--listen", address)
     assert done.returncode == 2
     assert f"can't listen on {address}" in done.stderr

@@ -13,9 +13,9 @@ import pytest
 from tests.faults.api.speak import (
     LIMIT,
     Api,
+    answered,
     dial,
     ending,
-    hit_by_silence,
     leave_hard,
     read,
     round_trip,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SILENCE = 0.2
+ANSWER_SECONDS = 3.0  # they take milliseconds, but the machine may be busy; toxiproxy took 25 s
 STREAMS = pytest.mark.parametrize("stream", ["upstream", "downstream"])
 
 
@@ -174,10 +175,10 @@ def test_a_timeout_loses_data_and_then_closes(api: Api, wire: socket.socket, str
 
 
 def test_the_timer_of_a_timeout_starts_again_with_each_piece(api: Api, wire: socket.socket) -> None:
-    api.toxic("timeout", stream="upstream", attributes={"timeout": 600})
-    for _ in range(5):
+    api.toxic("timeout", stream="upstream", attributes={"timeout": 1000})
+    for _ in range(4):
         wire.sendall(b"x")
-        assert ending(wire, 0.2) == "open"
+        assert ending(wire, 0.3) == "open"
     assert ending(wire) == "closed"
 
 
@@ -297,22 +298,27 @@ def test_a_limit_of_0_passes_nothing(api: Api, wire: socket.socket) -> None:
     assert wire.recv(4) == b""
 
 
-def test_a_raised_limit_lets_more_through(api: Api, wire: socket.socket) -> None:
-    api.toxic("limit_data", attributes={"bytes": 5})
-    round_trip(wire)
-    update(api, "limit_data_downstream", attributes={"bytes": 1000})
-    round_trip(wire)
-    update(api, "limit_data_downstream", attributes={"bytes": 2})
-    wire.sendall(b"ping")
-    assert wire.recv(4) in (b"pi", b"")  # by when the count began
-    assert ending(wire) in ("closed", "reset")
+def test_a_changed_limit_counts_on(api: Api, listen: str, wire: socket.socket) -> None:
+    api.toxic("limit_data", attributes={"bytes": 6})
+    with closing(dial(listen)) as other:
+        round_trip(wire)
+        round_trip(other)
+        update(api, "limit_data_downstream", attributes={"bytes": 10})
+        round_trip(wire)
+        wire.sendall(b"ping")
+        assert read(wire, 4) == b"pi"
+        assert ending(wire) in ("closed", "reset")
+        update(api, "limit_data_downstream", attributes={"bytes": 2})  # which has passed already
+        other.sendall(b"ping")
+        assert read(other, 4) == b""
 
 
 # ----------------------------------------------------------------------------------------- toxicity
 
 
 def pattern(listen: str, count: int = 40) -> list[bool]:
-    return [hit_by_silence(listen, 0.05) for _ in range(count)]
+    """Which of so many new connections a limit of 0 bytes hits."""
+    return [not answered(listen) for _ in range(count)]
 
 
 def test_a_toxicity_hits_some_connections_each_for_good(api: Api, listen: str) -> None:
@@ -342,12 +348,12 @@ def test_a_toxicity_of_0_hits_nobody(api: Api, listen: str, type_: str) -> None:
 
 
 def test_an_update_decides_anew_on_live_connections(api: Api, wire: socket.socket) -> None:
-    api.toxic("latency", toxicity=0, attributes={"latency": 150})
-    assert round_trip(wire) < 0.15
+    api.toxic("latency", toxicity=0, attributes={"latency": 1000})
+    assert round_trip(wire) < 1
     update(api, "latency_downstream", toxicity=1)
-    assert round_trip(wire) >= 0.145
+    assert round_trip(wire) >= 0.99
     update(api, "latency_downstream", toxicity=0)
-    assert round_trip(wire) < 0.145
+    assert round_trip(wire) < 1
 
 
 def test_the_same_seed_hits_the_same_connections(upstream: str) -> None:
@@ -390,7 +396,7 @@ def quick(api: Api, method: str, path: str, body: Any = None) -> Any:
     began = time.perf_counter()
     told = api.ask(method, path, body)
     assert told.code < 300, told
-    assert time.perf_counter() - began < 1, (method, path)
+    assert time.perf_counter() - began < ANSWER_SECONDS, (method, path)
     return told.body
 
 

@@ -227,7 +227,7 @@ def test_any_sequence_of_calls(calls: type[Calls]) -> None:
     run_state_machine_as_test(
         calls,
         settings=settings(
-            max_examples=20,
+            max_examples=15,
             stateful_step_count=25,
             deadline=None,
             phases=[Phase.generate],

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class _Echoing(asyncio.Protocol):
@@ -54,7 +58,7 @@ class Echo:
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return server
 
-    def __enter__(self) -> Echo:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
         return self
@@ -64,7 +68,7 @@ class Echo:
             self._server.close()
             for transport in list(self.open):
                 transport.abort()
-            while self.open:
+            while self.open:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop).result(10)

@@ -1,4 +1,4 @@
-"""A client in a process of its own: told by JSON lines what to do, it tells what it saw and how long it took."""
+"""A client in a process of its own: told by JSON lines what to do, it tells what it saw."""
 
 import json
 import socket

@@ -49,10 +49,12 @@ def serve() -> None:
         sys.stdout.write(f"{listener.getsockname()[1]}\n")
         one = socket.create_connection(listener.getsockname())
         other = listener.accept()[0]
-        while True:  # what waits is accepted, as far as there are files
+        listener.setblocking(False)
+        while True:  # now and then it accepts all that wait, as far as there are files
             with suppress(OSError):
-                listener.accept()[0].close()
-            time.sleep(0.01)
+                while True:
+                    listener.accept()[0].close()
+            time.sleep(0.25)
         del one, other
 
 

@@ -64,7 +64,7 @@ def test_it_is_on_record_before_it_is_made_and_until_it_is_gone(process: Identit
 def test_a_process_is_stopped_and_goes_on(process: Identity) -> None:
     with halt(process):
         until(lambda: process.state() == "T")
-        assert watchdog._runs(records.folder())
+        assert watchdog.runs(records.folder())
     assert process.state() != "T"
 
 
@@ -251,3 +251,35 @@ def test_steps_that_are_known_late_are_on_record_before_they_are_needed(process:
     with made:
         until(lambda: process.state() == "T")
     assert process.state() != "T"
+
+
+def test_a_fault_that_others_have_cleared_leaves_the_next_one_alone(process: Identity) -> None:
+    with halt(process) as first:
+        assert watchdog.settle(records.folder(), first.id) == ""
+        second = halt(process).make()
+        until(lambda: process.state() == "T")
+    assert process.state() == "T"
+    second.undo()
+    assert process.state() != "T"
+
+
+def test_a_fault_is_undone_though_its_record_is_lost(process: Identity) -> None:
+    with halt(process) as made:
+        records.remove(records.folder(), made.id)
+    assert process.state() != "T"
+
+
+def test_a_place_that_names_its_target_has_it_on_record(process: Identity) -> None:
+    from brownout.fault import Latency, Pause, Process
+    from brownout.fault.tcp import running
+
+    with (
+        Process(process.pid, target="db").make(Pause()),
+        running("127.0.0.1:1", name="cache") as it,
+    ):
+        it.make(Latency(seconds=1))
+        assert [(one.target, one.kind) for one in on_record()] == [
+            ("db", "pause"),
+            ("cache", "latency"),
+        ]
+    assert on_record() == []

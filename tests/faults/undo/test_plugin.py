@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import brownout.fault.process.place
+import brownout.fault.tcp
+import brownout.testing  # noqa: F401
+from brownout.fault import undo
+
 pytest_plugins = ["pytester"]
 
 VICTIM = """
@@ -22,10 +27,11 @@ def stopped(victim):
 """
 
 
-def run(pytester: pytest.Pytester, code: str, *arguments: str) -> pytest.RunResult:
+def run(pytester: pytest.Pytester, code: str) -> pytest.RunResult:
+    """Within this process, which is faster: what it needs is imported above, so that it stays."""
     pytester.makeini("[pytest]\n")
     pytester.makepyfile(code)
-    return pytester.runpytest_subprocess("-q", *arguments)
+    return pytester.runpytest_inprocess("-q")
 
 
 def test_what_a_test_made_is_undone_at_its_end(pytester: pytest.Pytester) -> None:
@@ -77,14 +83,25 @@ def test_it_has_ended():
     run(pytester, VICTIM + code).assert_outcomes(passed=2)
 
 
-def test_a_fault_that_is_not_undone_fails_its_test(pytester: pytest.Pytester) -> None:
+def test_a_fault_that_is_not_undone_fails_its_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo.until_gone, "__kwdefaults__", {"seconds": 0.05})
     code = """
 from brownout.fault.made import Made
-from brownout.fault.undo import until_gone
 
 def test_it_sticks(faults):
-    until_gone.__kwdefaults__["seconds"] = 0.05
-    Made(place="p", mechanism="m", fault=Pause(), apply=list, gone=lambda: False).make()
+    Made(place="p", mechanism="m", fault=Pause(), apply=list, gone=lambda: bool(over)).make()
+
+over = []
+
+@pytest.fixture(autouse=True, scope="session")
+def _in_the_end():
+    yield
+    from brownout.fault.made import in_force
+    over.append(1)
+    for made in in_force():
+        made.undo()
 """
     outcome = run(pytester, VICTIM + code)
     outcome.assert_outcomes(passed=1, errors=1)
@@ -129,7 +146,8 @@ def test_it():
     assert "brownout.pytest_plugin" in sys.modules
     assert [name for name in sys.modules if name.startswith("brownout.fault")] == []
 """
-    run(pytester, code).assert_outcomes(passed=1)
+    pytester.makepyfile(code)
+    pytester.runpytest_subprocess("-q").assert_outcomes(passed=1)
     shown = pytester.runpytest_subprocess("--fixtures", "-q")
     shown.stdout.fnmatch_lines_random(["faults -- *", "states -- *"])
 
@@ -143,7 +161,7 @@ def test_no_skip(pytester: pytest.Pytester, value: str, code: int) -> None:
     pytester.makepyfile("import pytest\ndef test_a(): pytest.skip('none here')\ndef test_b(): pass")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BROWNOUT_NO_SKIP", value)
-        outcome = pytester.runpytest_subprocess("-q")
+        outcome = pytester.runpytest_inprocess("-q")
     assert outcome.ret == code
     if code:
         outcome.stdout.fnmatch_lines(["*BROWNOUT_NO_SKIP=1*", "*test_a*"])

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def the_watchdog(folder: str) -> Identity | None:
     with suppress(OSError, ValueError):
-        if watchdog._runs(folder):
+        if watchdog.runs(folder):
             return Identity.of(int(Path(folder, watchdog.LOCK).read_text()))
     return None
 
@@ -209,19 +209,28 @@ def test_what_only_its_maker_can_undo_is_blamed_on_it(
     records.remove(folder, ours.id)
 
 
-def test_there_is_one_for_a_folder_and_it_ends(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watchdog, "LINGER_SECONDS", 0.0)
-    watchdog.ensure(folder)
-    it = the_watchdog(folder)
-    assert it
-    assert watchdog.main([folder]) == 0  # another one leaves at once
-    until(lambda: not it.alive())
-    assert not watchdog._runs(folder)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """`main` is called in this process, and changes what signals do."""
+    before = {number: signal.getsignal(number) for number in (1, 2, 13, 15)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_a_maker_that_races_with_its_end_is_not_left_alone(folder: str) -> None:
+def test_there_is_one_for_a_folder_and_it_ends(folder: str, handlers: None) -> None:
+    code = (
+        "import sys; from brownout.fault import watchdog; watchdog.LINGER_SECONDS = 1.0;"
+        " watchdog.main(sys.argv[1:])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, folder]) as it:
+        until(lambda: the_watchdog(folder) == Identity.of(it.pid))
+        assert watchdog.main([folder]) == 0  # another one leaves at once
+        assert it.wait(20) == 0
+    assert not watchdog.runs(folder)
+
+
+def test_a_maker_that_races_with_its_end_is_not_left_alone(folder: str, handlers: None) -> None:
     """A record is written between the last scan and the giving up of the lock."""
     raced: list[Record] = []
 
@@ -235,12 +244,7 @@ def test_a_maker_that_races_with_its_end_is_not_left_alone(folder: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watchdog, "Watchdog", Racing)
         patch.setattr(watchdog, "LINGER_SECONDS", 0.0)
-        handlers = {n: signal.getsignal(n) for n in (1, 2, 13, 15)}
-        try:
-            assert watchdog.main([folder]) == 0
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        assert watchdog.main([folder]) == 0
     assert raced
     assert records.read(folder).records == ()
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 CONNECTIONS = 256
+REFUSALS = 64  # so many more are told that there are too many
 WRITE_SECONDS = 15.0
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 << 20
@@ -119,7 +120,9 @@ class Server:
         try:
             if len(self._open) > CONNECTIONS and not self._close_longest_idle():
                 busy = Problem(503, f"there are {CONNECTIONS} connections already")
-                await self._write(writer, busy.answer(), keep_alive=False)
+                if len(self._open) <= CONNECTIONS + REFUSALS:
+                    await self._write(writer, busy.answer(), keep_alive=False)
+                    await _linger(reader, writer)
                 return
             while await self._turn(reader, writer, task):
                 pass

@@ -50,11 +50,12 @@ class Process:
 
     It is held from now on, so that it is never another one. Raises FaultRefused for one that has ended, for
     process 1, for this process and its ancestors, and for threads of the kernel. `seed` decides whom a
-    share hits.
+    share hits. `target` is the guarded target that it is, for `status`.
     """
 
-    def __init__(self, process: int | Member, *, seed: int = 0) -> None:
+    def __init__(self, process: int | Member, *, target: str = "", seed: int = 0) -> None:
         self._subject = Subject(process)
+        self._target = target
         self._seed = seed
 
     @property
@@ -73,7 +74,7 @@ class Process:
         if isinstance(fault, Pause):
             seconds = min(seconds, fault.seconds)
         mechanism = self._mechanism(fault, injection)
-        return _made(str(self._subject), mechanism, injection, seconds)
+        return _made(str(self._subject), mechanism, injection, seconds, self._target)
 
     def _mechanism(self, fault: Fault, injection: Injection) -> Mechanism:
         subject = self._subject
@@ -100,22 +101,26 @@ class Process:
 class Listener:
     """An address that a process of this machine listens on: "host:port", "[::1]:port" or "unix:/path"."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, target: str = "") -> None:
         self._address = Address.read(address)
+        self._target = target
 
     def make(self, fault: Fault, *, seconds: float = 60.0, name: str | None = None) -> Made:
         """Make a fault, as `Process.make` does. FillBacklog is the one there is."""
         if not isinstance(fault, FillBacklog):
             raise ConfigurationError(f"{fault}: the one fault of a listener is FillBacklog")
         injection = _injection(fault, name, 0)
-        return _made(str(self._address), fill(self._address), injection, seconds)
+        mechanism = fill(self._address)
+        return _made(str(self._address), mechanism, injection, seconds, self._target)
 
 
 def _injection(fault: Fault, name: str | None, seed: int) -> Injection:
     return Injection(name or fault.kind, fault, seed=seed, since=time.monotonic(), log=Log())
 
 
-def _made(place: str, mechanism: Mechanism, injection: Injection, seconds: float) -> Made:
+def _made(
+    place: str, mechanism: Mechanism, injection: Injection, seconds: float, target: str
+) -> Made:
     def held(act: Callable[[], None]) -> bool:
         with records.claimed(made.folder, made.id) as found:
             if found is not None:
@@ -129,6 +134,7 @@ def _made(place: str, mechanism: Mechanism, injection: Injection, seconds: float
         fault=injection.fault,
         seconds=seconds,
         name=injection.name,
+        target=target,
         log=injection.log,
         undo_steps=mechanism.steps,
         apply=course.begin,

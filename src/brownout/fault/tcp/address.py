@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout.errors import ConfigurationError
@@ -89,7 +89,7 @@ class Address(NamedTuple):
                 try:
                     probe.connect(self.path)
                 except ConnectionRefusedError:  # left behind: nobody listens there
-                    os.unlink(self.path)
+                    Path(self.path).unlink()
                 except FileNotFoundError:
                     pass
             place.bind(self.path)

@@ -47,17 +47,22 @@ class Link:
         self._verdicts: dict[Active, bool] = {}
         self._cuts: dict[Active, Wake] = {}
 
+    def _unasked(self) -> Exchange:
+        """What a server says before it is asked, and what nobody looks at."""
+        return Exchange(self.number, 0, self.address, self.opened, b"")
+
     # ----------------------------------------------------------------------- it begins and it ends
 
     def came(self, side: Side) -> None:
         """A side is connected."""
         if side is self.server:
+            self._reached()
             return
         assert side.transport is not None
         self.number = self.proxy.opened(self)
         peer: Any = side.transport.get_extra_info("peername")  # a path for a Unix socket
         self.address = "" if isinstance(peer, str | bytes) or not peer else str(peer[0])
-        self.exchange = Exchange(self.number, 0, self.address, self.opened, b"")
+        self.exchange = self._unasked()
         if not self.number:
             side.reset()
             return
@@ -72,11 +77,13 @@ class Link:
                 await self.proxy.upstream_address.connect(lambda: self.server)
         except OSError:  # TimeoutError is one
             self.cut("reset")
-            return
+
+    def _reached(self) -> None:
+        """The upstream is there: hand on what came before, ahead of anything that comes now."""
+        self._dialled = True
         if self.over or self.client.gone:
             self.server.reset()
             return
-        self._dialled = True
         self.up.open()
         self.client.resume("dialling")
         self.rebind()
@@ -145,6 +152,10 @@ class Link:
         if not exchange.request or exchange.bytes_down:
             now = self.now()
             exchange.ended = now
+            if not self.proxy.watches:
+                self.exchange = self._unasked()
+                self.rebind()
+                return self.exchange
             number = self.proxy.next_request()
             exchange = Exchange(self.number, number, self.address, now, data[:HEAD_BYTES])
             self.exchange = exchange
@@ -229,10 +240,14 @@ class Link:
             self._cuts[active] = self.alarm.at(due, lambda: self.cut(how, active))
 
     def rebind(self) -> None:
-        """Take the short way where nothing is to be looked at, and only there."""
+        """Take the short way where nothing is to be looked at, and only there.
+
+        An exchange that was looked at is looked at to its end, also when the fault is undone in its midst.
+        """
         if self.over or not self._dialled:
             return
-        plain = not (self.proxy.watches or self.up.stages or self.down.stages)
+        watched = self.proxy.watches or self.exchange.request
+        plain = not (watched or self.up.stages or self.down.stages)
         for side, other in ((self.client, self.server), (self.server, self.client)):
             onward = other.transport
             straight = plain and onward is not None and not onward.is_closing()

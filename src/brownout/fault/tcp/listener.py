@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Listener:
         self._place.close()
         if self.address.path:
             try:
-                os.unlink(self.address.path)
+                Path(self.address.path).unlink()
             except OSError:
                 pass
 
@@ -122,7 +122,7 @@ class Listener:
                 return
         self._place.close()
         if self.address.path:
-            os.unlink(self.address.path)
+            Path(self.address.path).unlink()
         self._place = self.address.bind()
 
     def _share(self, *, yes: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from math import inf, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brownout._core.fault import drawn
 from brownout.fault.kind import Corrupt, Cut, Drop, Timeout
@@ -144,11 +144,16 @@ class Cutting(Stage[Cut]):
 
     def __init__(self, stream: Stream, active: Active, fault: Cut) -> None:
         super().__init__(stream, active, fault)
-        self._passed = 0
-        self._of: Exchange | None = None
+        self.passed = 0
+        self.of: Exchange | None = None
         self._held: list[tuple[bytes | End, Exchange]] = []  # comes while the cut is waited for
         self._wake: Wake | None = None
         self._reached = False
+
+    def follow(self, before: Stage[Any]) -> None:
+        """Go on counting."""
+        if isinstance(before, Cutting):
+            self.of, self.passed = before.of, before.passed
 
     def data(self, data: bytes, exchange: Exchange) -> None:
         """Take data in."""
@@ -158,10 +163,10 @@ class Cutting(Stage[Cut]):
         if not self.hit(exchange):
             self.next.data(data, exchange)
             return
-        if self.fault.per == "request" and self._of is not exchange:
-            self._of, self._passed = exchange, 0
-        left = self.fault.after_bytes - self._passed
-        self._passed += len(data)
+        if self.fault.per == "request" and self.of is not exchange:
+            self.of, self.passed = exchange, 0
+        left = self.fault.after_bytes - self.passed
+        self.passed += len(data)
         if len(data) < left:
             self.next.data(data, exchange)
             return
@@ -184,7 +189,7 @@ class Cutting(Stage[Cut]):
 
     def _do(self, exchange: Exchange) -> None:
         self._wake = None
-        self.note(exchange, self._passed)
+        self.note(exchange, self.passed)
         end = End.CUT_RESET if self.fault.how == "reset" else End.CUT_CLOSE
         self.next.end(end, exchange)
 

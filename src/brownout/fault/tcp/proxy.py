@@ -177,6 +177,7 @@ class Proxy:
             fault=fault,
             seconds=seconds,
             name=chosen,
+            target=self.name,
             listen=self.listen,
             log=self.log,
             undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],
@@ -245,7 +246,7 @@ class Proxy:
         """Seen to be gone: no connection has a stage of it, and the listener does what it should."""
         if name in self._actives and self._actives[name].turns is turns:
             return False
-        if not self.enabled or self._listener is None:
+        if not self._runs() or self._listener is None:
             return True
         if any(each.turns is turns for link in list(self._links.values()) for each in link.at_work):
             return False
@@ -255,7 +256,7 @@ class Proxy:
 
     def _arrange(self, anew: Active | None = None) -> None:
         """Have on every connection, and on the listener, exactly what is in force."""
-        if not self.enabled or self._listener is None or self._alarm is None:
+        if not self._runs() or self._listener is None or self._alarm is None:
             return
         mode = self._mode()
         self._listener.turn(mode)
@@ -325,9 +326,11 @@ class Proxy:
 
     def _elsewhere(self) -> bool:
         """Whether the loop runs, and in another thread."""
-        if self._loop is None or not self.enabled or self._loop.is_closed():
-            return False
-        return threading.get_ident() != self._thread
+        return self._runs() and threading.get_ident() != self._thread
+
+    def _runs(self) -> bool:
+        """Whether it is started, and its loop was not closed meanwhile."""
+        return self.enabled and self._loop is not None and not self._loop.is_closed()
 
     def _call(self, do: Callable[[], T]) -> T:
         """Do it on the loop's thread. Raises what it raises, and BrownoutError if the loop is stuck."""

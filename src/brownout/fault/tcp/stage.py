@@ -10,7 +10,7 @@ import time
 from collections import deque
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from brownout._core.fault import Fault
 
@@ -62,6 +62,9 @@ class Stage(Generic[F]):
     def end(self, end: End, exchange: Exchange) -> None:
         """Take the end in."""
         self.next.end(end, exchange)
+
+    def follow(self, before: Stage[Any]) -> None:
+        """It takes the place of another amount of the same, which is released next."""
 
     def release(self, *, replaced: bool) -> None:
         """It is undone (or `replaced` by another amount of the same): hand on all that is held."""

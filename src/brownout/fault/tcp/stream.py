@@ -102,6 +102,10 @@ class Stream:
         stages = [stage for stage in found if stage is not None]
         if stages == self.stages:
             return
+        changed = {stage.active.turns: stage for stage in self.stages if stage not in stages}
+        for stage in stages:
+            if stage.active.turns in changed:
+                stage.follow(changed[stage.active.turns])
         before, self.stages = self.stages, stages
         following: Onward = self
         for stage in reversed(stages):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from brownout.errors import BrownoutError
+from brownout.errors import BrownoutError, ConfigurationError
 
 from .proxy import Proxy
 
@@ -37,7 +37,10 @@ def running(
     seed: int = 0,
     watch: bool = False,
 ) -> Generator[Proxy]:
-    """A started `Proxy`, stopped on leaving. Raises BrownoutError if the address can't be had."""
+    """A started `Proxy`, stopped on leaving, with its faults undone.
+
+    Raises BrownoutError if the address can't be had.
+    """
     proxy = Proxy(upstream, listen, name=name, seed=seed, watch=watch)
     loop = new_loop()
     thread = threading.Thread(
@@ -47,7 +50,10 @@ def running(
     try:
         asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(START_SECONDS)
         try:
-            yield proxy
+            try:
+                yield proxy
+            finally:
+                _undo_all(proxy)
         finally:
             asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(START_SECONDS)
     finally:
@@ -56,3 +62,9 @@ def running(
         if thread.is_alive():
             raise BrownoutError(f"the loop of the proxy at {proxy.listen} is stuck and can't end")
         loop.close()
+
+
+def _undo_all(proxy: Proxy) -> None:
+    for fault in list(proxy.made):
+        with suppress(ConfigurationError):  # it has just ended by itself
+            proxy.undo(fault)

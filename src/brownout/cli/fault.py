@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brownout.cli import amount, hold
@@ -111,11 +112,11 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
 
 
 def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextManager[Made]]:
-    seconds, seed, where = options.seconds, options.seed, options.place
+    seconds, seed, where = options.seconds, options.seed, _absolute(options.place)
     if options.listen and options.mechanism != "tcp":
         raise ConfigurationError("--listen is for tcp: a proxy listens, a process does not")
     if options.mechanism == "tcp":
-        listen = options.listen or "127.0.0.1:0"
+        listen = _absolute(options.listen or "127.0.0.1:0")
         return lambda: _proxied(where, listen, fault, seconds, seed)
     if options.mechanism == "listener":
         from brownout.fault.process.place import Listener
@@ -130,6 +131,12 @@ def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextMana
         )
     process = Process(int(where), seed=seed)  # here, where our ancestors are still ours
     return lambda: process.make(fault, seconds=seconds)
+
+
+def _absolute(address: str) -> str:
+    """A Unix socket's path as seen from here: the process that holds the fault is elsewhere."""
+    kind, colon, path = address.partition(":")
+    return f"unix:{Path(path).absolute()}" if kind == "unix" and colon and path else address
 
 
 @contextmanager

@@ -167,6 +167,7 @@ def test_it_is_made_once() -> None:
         assert not made.active
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: a fork beside threads
 def test_a_child_of_a_fork_undoes_nothing(process: Identity) -> None:
     with halt(process) as made:
         child = os.fork()

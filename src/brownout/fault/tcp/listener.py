@@ -134,10 +134,7 @@ class Listener:
             self._share(yes=False)
 
     def _bind_over(self) -> None:
-        """Bind the path anew. The old file is there until the new one is, so that their inodes differ.
-
-        A server that is closed removes its path, by the inode, at a time of its own.
-        """
+        """Bind the path anew. It is never without a socket: clients are refused, and miss no file."""
         new = Address("", 0, f"{self.address.path}.{self._turns}")
         old, self._place = self._place, new.bind()
         Path(new.path).replace(self.address.path)

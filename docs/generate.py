@@ -26,7 +26,17 @@ NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
     "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
-VERBS = ("demo", "status", "watch", "explain")
+VERBS = (
+    "demo",
+    "status",
+    "watch",
+    "explain",
+    "doctor",
+    "fault add",
+    "fault list",
+    "fault clear",
+    "fault serve",
+)
 
 
 def signature(thing: Any) -> str:
@@ -109,7 +119,7 @@ def cli() -> str:
     lines = [NOTE, "# Command line", ""]
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     for verb in ("", *VERBS):
-        command = [sys.executable, "-m", "brownout", *([verb] if verb else []), "--help"]
+        command = [sys.executable, "-m", "brownout", *verb.split(), "--help"]
         out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         lines += [
             f"## `{f'brownout {verb}'.strip()}`",

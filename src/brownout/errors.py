@@ -7,7 +7,9 @@
     │   └── LimitReached      too many attempts were in flight
     ├── OutcomeUnknown        it may have been sent, and nothing is known    .target .sent_at .phase .key
     │   └── TimedOut          our timer ended the attempt (also a TimeoutError)
-    └── ConfigurationError    a guard or a file that can't work (also a ValueError)
+    ├── ConfigurationError    a guard or a file that can't work (also a ValueError)
+    ├── FaultRefused          a fault that may not or can't be made here; nothing was done
+    └── UndoFailed            a fault was undone and is still there: it is on record     .id .place
 
 Ours are raised only when nothing was sent, or when nothing is known. Whatever the guarded function
 raises arrives as it was raised, traceback intact, with a note of what was tried.
@@ -26,10 +28,12 @@ __all__ = [
     "BrownoutError",
     "ConfigurationError",
     "DeadlinePassed",
+    "FaultRefused",
     "LimitReached",
     "OutcomeUnknown",
     "Refused",
     "TimedOut",
+    "UndoFailed",
 ]
 
 
@@ -91,3 +95,19 @@ class TimedOut(OutcomeUnknown, TimeoutError):
 
 class ConfigurationError(BrownoutError, ValueError):
     """A configuration that can't work; the message lists every fault at once, each with a way out."""
+
+
+class FaultRefused(BrownoutError):
+    """A fault that may not be made, or that this machine can't make; nothing was done."""
+
+
+class UndoFailed(BrownoutError):
+    """A fault was undone, and is still seen: it stays on record, and the watchdog goes on trying.
+
+    `id` names the record, for `brownout fault clear`; `place` where the fault is.
+    """
+
+    def __init__(self, message: str, *, id: str, place: str) -> None:  # noqa: A002  as in the record
+        super().__init__(message)
+        self.id = id
+        self.place = place

@@ -70,7 +70,7 @@ def test_a_target_without_evidence_is_explained() -> None:
     assert "has not been heard of for 60 s" in "\n".join(explain(stale, at=NOW))
 
 
-STATUS_KEYS = {"fleet", "at", "observers", "targets", "last_change", "malformed"}
+STATUS_KEYS = {"fleet", "at", "observers", "targets", "last_change", "faults", "malformed"}
 TARGET_KEYS = {
     "target",
     "state",

@@ -33,6 +33,7 @@ __all__ = [
 
 Stream = Literal["upstream", "downstream", "both"]
 DECISIONS_KEPT = 100_000
+_COUNTED = frozenset({"share", "nth", "first"})  # with limits of their own
 _MASK = (1 << 64) - 1
 
 
@@ -199,6 +200,8 @@ class Fault:
             amount = getattr(self, name)
             if isinstance(amount, Amount) and (problem := amount.wrong()):
                 yield f"{name}: {problem}"
+            elif isinstance(amount, int | float) and name not in _COUNTED and not amount >= 0:
+                yield f"{name}={amount!r} is 0 or more"
 
     def _whom_wrong(self) -> Iterator[str]:
         if self.client is not None:

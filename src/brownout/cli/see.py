@@ -10,11 +10,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from brownout.errors import ConfigurationError
+from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fleet import local
 from brownout.fleet.wire import clean
 from brownout.render import json as as_json
 from brownout.render.explain import explain as explain_lines
+from brownout.render.faults import InForce, faults, suffering
 from brownout.render.text import Style, line, notes, style, table
 
 if TYPE_CHECKING:
@@ -26,14 +27,20 @@ WIDEST = 120  # columns: a sentence in longer lines is hard to read
 
 def status(options: Namespace) -> int:
     """The table; 1 with --strict if a target is ill, 2 if there is no target at all."""
-    fleet = local.read(_fleet(options))
+    fleet, told = local.read(_fleet(options)), _in_force()
     if options.json:
-        print(json.dumps(as_json.status(fleet), allow_nan=False))
+        print(json.dumps(as_json.status(fleet, told), allow_nan=False))
     else:
         how = _style(options)
         lines = table(
-            fleet.rows, at=fleet.at, observers=len(fleet.observers), columns=_columns(), style=how
+            fleet.rows,
+            at=fleet.at,
+            observers=len(fleet.observers),
+            columns=_columns(),
+            style=how,
+            suffering=suffering(told),
         )
+        lines += faults(told, columns=_columns(), style=how)
         print("\n".join([*lines, *notes(fleet, columns=_columns(), style=how)]))
     if not fleet.rows:
         return 2
@@ -42,28 +49,28 @@ def status(options: Namespace) -> int:
 
 def watch(options: Namespace) -> int:
     """Each change as a line, from now on, until Ctrl-C or the end of --for."""
-    path, how = _fleet(options), _style(options)
     try:
-        _follow(path, how, until=time.monotonic() + options.seconds, as_lines=not options.json)
-    except KeyboardInterrupt:  # the regular end
+        return _watch(options)
+    except KeyboardInterrupt:  # the regular end, wherever it is met
         return 0
-    return 0
 
 
-def _follow(path: str, how: Style, *, until: float, as_lines: bool) -> None:
+def _watch(options: Namespace) -> int:
+    path, how = _fleet(options), _style(options)
+    end = time.monotonic() + options.seconds
     _, last = local.changes(path)
     while True:
         found, last = local.changes(path, last)
         for change in found:
             text = (
-                line(change, style=how)
-                if as_lines
-                else json.dumps(as_json.change(change), allow_nan=False)
+                json.dumps(as_json.change(change), allow_nan=False)
+                if options.json
+                else line(change, style=how)
             )
             print(text, flush=True)
-        left = until - time.monotonic()
+        left = end - time.monotonic()
         if left <= 0:
-            return
+            return 0
         time.sleep(min(POLL_SECONDS, left))
 
 
@@ -81,6 +88,30 @@ def explain(options: Namespace) -> int:
             return 0
     hint = _hint(wanted, [row.target for row in fleet.rows])
     raise ConfigurationError(f"no target {clean(wanted)!r} in {clean(path, 500)}; {hint}")
+
+
+def _in_force() -> list[InForce]:
+    """What is on record; a state folder that can't be read must not hide the targets: it is one line."""
+    if not hasattr(os, "pidfd_open"):  # faults are of Linux
+        return []
+    from brownout.fault import record
+
+    try:
+        found = record.read(record.folder())
+    except FaultRefused as error:
+        print(f"brownout: {clean(str(error), 500)}", file=sys.stderr)
+        return []
+    return [
+        InForce(
+            each.id,
+            clean(each.fault, 200),
+            clean(each.place, 200),
+            clean(each.target),
+            each.seconds_left(),
+            clean(each.failed, 200),
+        )
+        for each in found.records
+    ]
 
 
 def _hint(wanted: str, names: list[str]) -> str:

@@ -16,6 +16,7 @@ ASCII_BARS = "_.:-=+*#"
 _ASCII = str.maketrans(
     {
         "≠": "!=",
+        "†": "+",
         "─": "-",
         "…": "~",
         "→": "->",
@@ -66,7 +67,7 @@ def style(
     colour = terminal and not environ.get("NO_COLOR") and environ.get("TERM", "dumb") != "dumb"
     light = environ.get("COLORFGBG", "").rpartition(";")[2] in {"7", "15"}
     try:
-        (BARS + "●◐▲◇✕≠─…→·").encode(encoding)
+        (BARS + "●◐▲◇✕≠†─…→·").encode(encoding)
     except (UnicodeEncodeError, LookupError):
         ascii_only = True
     return Style(colour=colour, ascii=ascii_only, light=light)

@@ -11,18 +11,25 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from brownout.render.explain import undecided
+from brownout.render.faults import plainly
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brownout._core.because import Verdict
     from brownout._core.state import State
     from brownout._core.view import Observer, Row, Seen, Together
     from brownout.fleet.local import Fleet, ObservedChange
+    from brownout.render.faults import InForce
 
 __all__ = ["change", "explain", "status"]
 
 
-def status(fleet: Fleet) -> dict[str, Any]:
+def status(fleet: Fleet, faults: Sequence[InForce] = ()) -> dict[str, Any]:
     """The fleet: `fleet` (path), `at`, `observers`, `targets` (the worst first), `last_change`, `malformed`.
+
+    `faults` are those made on purpose and in force: each has `id fault place target ends_in_seconds
+    failed` (null: no target named, no end but its maker's, not failed to be undone).
 
     An observer has `id name zone host pid started age_seconds stale ended lost_changes
     left_out_targets`; a target has
@@ -35,6 +42,7 @@ def status(fleet: Fleet) -> dict[str, Any]:
         "targets": [_target(row) for row in fleet.rows],
         "last_change": fleet.last_change,
         "malformed": fleet.malformed,
+        "faults": plainly(faults),
     }
 
 

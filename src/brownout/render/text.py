@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from brownout._core.state import State
 from brownout._core.view import absence
 from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, style, width, wrap
+from brownout.render.faults import MARK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from brownout._core.view import Row
     from brownout.fleet.local import Fleet, ObservedChange
@@ -43,6 +44,7 @@ def table(
     columns: int = 100,
     style: Style = PLAIN,
     healthy_most: int = HEALTHY_MOST,
+    suffering: Collection[str] = (),
 ) -> list[str]:
     """The rows as lines of at most `columns` cells (fewer than 50 count as 50), without line ends.
 
@@ -53,10 +55,11 @@ def table(
     as a gap); its column is there only if it is given, and from 90 columns on; SHAPE from 80 on.
     `style` says whether colour and shapes may be used (`brownout.render.text.style`); letters always
     are. More than `healthy_most` HEALTHY rows, and rows without evidence, fold into one line each.
+    Targets in `suffering` have a fault made on purpose, and bear a "†".
 
     Pure: the same rows give the same lines.
     """
-    layout = _Layout(max(columns, _NARROWEST), style, history)
+    layout = _Layout(max(columns, _NARROWEST), style, history, suffering)
     lines = _header(rows, at, title, observers, layout)
     healthy = [row for row in rows if row.state is State.HEALTHY]
     shown = healthy if len(healthy) <= healthy_most else healthy[: max(0, healthy_most - 1)]
@@ -102,8 +105,13 @@ class _Layout:
     """The columns of the table, as wide as the terminal has them."""
 
     def __init__(
-        self, columns: int, style: Style, history: Mapping[str, Sequence[float | None]] | None
+        self,
+        columns: int,
+        style: Style,
+        history: Mapping[str, Sequence[float | None]] | None,
+        suffering: Collection[str] = (),
     ) -> None:
+        self.suffering = suffering
         self.columns = columns
         self.style = style
         self.history = history if columns >= HISTORY_COLUMNS else None
@@ -129,7 +137,7 @@ class _Layout:
         """One target."""
         name = row.state.name if row.state else "no evidence"
         state = fit(f"{mark(row.state, self.style)} {name}", _STATE_CELLS)
-        cells = [fit(row.target, self.target), paint(state, row.state, self.style)]
+        cells = [self._name(row), paint(state, row.state, self.style)]
         if self.history is not None:
             past = list(self.history.get(row.target, ()))[-HISTORY_CELLS:]
             known = [value for value in past if value is not None and not isinf(value)]
@@ -145,6 +153,13 @@ class _Layout:
             says = "ok ≠"
         cells += self._numbers(p50, p99, _count(row.in_flight), _count(row.unanswered), says)
         return self._line(cells)
+
+    def _name(self, row: Row) -> str:
+        if row.target in self.suffering:
+            return fit(
+                fit(row.target, min(width(row.target), self.target - 2)) + f" {MARK}", self.target
+            )
+        return fit(row.target, self.target)
 
     def beneath(self, row: Row, at: float) -> list[str]:
         """The sentence of a row, who says so, and who is not heard of."""
@@ -166,11 +181,14 @@ class _Layout:
         dot = mark(None, self.style)
         if len(rows) <= 4:
             return [
-                "   " + fit(f"{dot} {row.target}: {row.because}", self.columns - 3).rstrip()
+                "   " + fit(f"{dot} {self._marked(row)}: {row.because}", self.columns - 3).rstrip()
                 for row in rows
             ]
         names = ", ".join(row.target for row in rows)
         return [fit(f"   {dot} {len(rows)} without evidence: {names}", self.columns).rstrip()]
+
+    def _marked(self, row: Row) -> str:
+        return f"{row.target} {MARK}" if row.target in self.suffering else row.target
 
     def _numbers(self, p50: str, p99: str, fly: str, unk: str, says: str) -> list[str]:
         cells = [fit(p50, 6, right=True), fit(p99, 6, right=True)]

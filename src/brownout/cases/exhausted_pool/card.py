@@ -22,7 +22,7 @@ _PLAIN = str.maketrans({"✓": "+", "✗": "-", "├": "|", "┤": "|", "─": "
 _LEGEND = (
     "H healthy  D degraded  O overloaded  U unresponsive  C crashed   · too few calls to judge",
     "~ not defined: the shop answers from its price list then; drawn, not graded",
-    "truth is what the proxy and the load wrote down; neither of them knows brownout",
+    "truth is what the proxies' log and the load say; no guard is at work in either process",
 )
 
 

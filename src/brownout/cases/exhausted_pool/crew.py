@@ -25,7 +25,7 @@ START_SECONDS = 20.0
 DONE_SECONDS = 5.0
 END_SECONDS = 2.0
 _FOREIGN = frozenset({"BROWNOUT_FLEET", "BROWNOUT_SERVICE", "BROWNOUT_ZONE"})
-ALONE = frozenset({"downstream", "proxy", "load"})  # of these not even site-packages are in sight
+ALONE = frozenset({"downstream", "load"})  # of these not even site-packages are in sight
 
 
 class CrewError(RuntimeError):

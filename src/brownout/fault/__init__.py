@@ -1,0 +1,91 @@
+"""Failures made on purpose, each by its real mechanism, with an end and a verified undo.
+
+A kind says what is done (`Latency(seconds=0.2, share=0.3)`), a place makes it happen:
+
+    with proxy.make(Latency(seconds=0.2)):
+        ...
+
+Nothing of this is imported by `import brownout`, and no place before it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from brownout._core.fault import Amount, Decision, Fault, Log, Schedule
+
+from .kind import (
+    AbortConnections,
+    Bandwidth,
+    Corrupt,
+    Cut,
+    Drop,
+    ExhaustFiles,
+    FillBacklog,
+    Freeze,
+    Hang,
+    Kill,
+    Latency,
+    NeverAccept,
+    Pause,
+    Refuse,
+    Slice,
+    SlowClose,
+    Starve,
+    Timeout,
+)
+
+if TYPE_CHECKING:
+    from .made import Made
+    from .process.place import Listener, Process
+    from .tcp import Exchange, Proxy, running
+
+__all__ = [
+    "AbortConnections",
+    "Amount",
+    "Bandwidth",
+    "Corrupt",
+    "Cut",
+    "Decision",
+    "Drop",
+    "Exchange",
+    "ExhaustFiles",
+    "Fault",
+    "FillBacklog",
+    "Freeze",
+    "Hang",
+    "Kill",
+    "Latency",
+    "Listener",
+    "Log",
+    "Made",
+    "NeverAccept",
+    "Pause",
+    "Process",
+    "Proxy",
+    "Refuse",
+    "Schedule",
+    "Slice",
+    "SlowClose",
+    "Starve",
+    "Timeout",
+    "running",
+]
+
+# The watchdog needs records and steps alone: it is to start fast, and to stay small.
+_LATE = {
+    "Exchange": ".tcp",
+    "Listener": ".process.place",
+    "Made": ".made",
+    "Process": ".process.place",
+    "Proxy": ".tcp",
+    "running": ".tcp",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A place, on its first use. Raises AttributeError for a name that there is not."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name], __name__), name)

@@ -1,0 +1,195 @@
+"""What this machine allows: each mechanism is tried for real, on a child or a socket of our own.
+
+A mechanism that is not allowed has a weaker one in its place, or none; a guess from a version or a file's
+mode would miss what a container forbids. A new mechanism adds its trial to `TRIALS`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+from brownout.fault import record as records
+from brownout.fault import watchdog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from brownout._core.fault import Fault
+
+__all__ = ["TRIALS", "Finding", "examine"]
+
+SECONDS = 10.0  # for the fault of one trial to end by itself, were we killed
+_RIGHTS = {5: "KILL", 12: "NET_ADMIN", 21: "SYS_ADMIN", 24: "SYS_RESOURCE"}  # linux/capability.h
+
+
+class Finding(NamedTuple):
+    """What came of one trial: "yes", "weaker" or "no"; with what, and why not with the best."""
+
+    name: str
+    works: str
+    used: str
+    because: str = ""
+
+
+def examine() -> list[Finding]:
+    """Try every mechanism, one after the other: a second or two. Nothing is left of it."""
+    found: list[Finding] = []
+    for name, trial in TRIALS.items():
+        try:
+            used, _, because = trial().partition(", since ")
+            found.append(Finding(name, "weaker" if because else "yes", used, because))
+        except Exception as error:  # whatever it is, it is what the user would meet
+            said = str(error) or type(error).__name__
+            found.append(Finding(name, "no", "nothing", said))
+    return found
+
+
+# --------------------------------------------------------------------------------------- trials
+
+
+def _rights() -> str:
+    with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
+        mask = int(file.read().partition("CapEff:")[2].split()[0], 16)
+    missing = [name for bit, name in _RIGHTS.items() if not mask >> bit & 1]
+    who = f"user {os.geteuid()}"
+    return f"{who}, since CAP_{', CAP_'.join(missing)} are missing" if missing else who
+
+
+def _watchdog() -> str:
+    folder = records.folder()
+    watchdog.ensure(folder)
+    return f"a process of its own, for {folder}"
+
+
+def _proxy() -> str:
+    """Bytes go through a proxy and come back."""
+    from brownout.fault.tcp import running
+
+    with (
+        _echo() as (host, port),
+        running(f"{host}:{port}") as proxy,
+        socket.create_connection(_pair(proxy.listen), SECONDS) as client,
+    ):
+        client.sendall(b"x")
+        if client.recv(1) != b"x":
+            raise ConnectionError("what went through the proxy did not come back")
+    if find_spec("uvloop") is None:
+        return "a proxy on asyncio, since uvloop is not installed (it does the same, faster)"
+    return "a proxy on uvloop"
+
+
+def _pair(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@contextmanager
+def _echo() -> Generator[tuple[str, int]]:
+    """A listener that answers one connection with what it says."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(SECONDS)
+
+        def answer() -> None:
+            try:
+                with listener.accept()[0] as one:
+                    one.settimeout(SECONDS)
+                    while data := one.recv(100):
+                        one.sendall(data)
+            except OSError:
+                pass  # the trial tells what it missed
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listener.getsockname()
+    thread.join(SECONDS)
+
+
+def _on_child(fault: Fault, code: str = "import time; print(1, flush=True); time.sleep(30)") -> str:
+    """How a fault is made on a child; it is undone, and seen to be gone."""
+    from brownout.fault.process.place import Process
+
+    command = [sys.executable, "-S", "-E", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()  # it has started
+            with Process(child).make(fault, seconds=SECONDS) as made:
+                return made.mechanism
+        finally:
+            child.kill()
+
+
+def _pause() -> str:
+    from brownout.fault.kind import Pause
+
+    return _on_child(Pause())
+
+
+def _freeze() -> str:
+    from brownout.fault.kind import Freeze
+
+    return _on_child(Freeze())
+
+
+def _starve() -> str:
+    from brownout.fault.kind import Starve
+
+    return _on_child(Starve(cpu_share=0.5))
+
+
+def _files() -> str:
+    from brownout.fault.kind import ExhaustFiles
+
+    return _on_child(ExhaustFiles())
+
+
+def _abort() -> str:
+    """A connection of a child is reset, and seen to be by its other end."""
+    from brownout.fault.kind import AbortConnections
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(SECONDS)
+        code = (
+            "import socket, time\n"
+            f"one = socket.create_connection(('127.0.0.1', {listener.getsockname()[1]}))\n"
+            "one.sendall(b'x'); print(1, flush=True); time.sleep(30)"
+        )
+        used = _on_child(AbortConnections(), code)
+        with listener.accept()[0] as one:
+            one.settimeout(SECONDS)
+            try:
+                while one.recv(10):
+                    pass
+            except ConnectionResetError:
+                return used
+        raise ConnectionError("the connection was closed, but not reset")
+
+
+def _backlog() -> str:
+    from brownout.fault.kind import FillBacklog
+    from brownout.fault.process.place import Listener
+
+    with socket.create_server(("127.0.0.1", 0), backlog=4) as listener:
+        host, port = listener.getsockname()
+        with Listener(f"{host}:{port}").make(FillBacklog(), seconds=SECONDS) as made:
+            return made.mechanism
+
+
+TRIALS: dict[str, Callable[[], str]] = {
+    "rights": _rights,
+    "watchdog": _watchdog,
+    "tcp proxy": _proxy,
+    "pause": _pause,
+    "freeze": _freeze,
+    "starve": _starve,
+    "exhaust files": _files,
+    "abort connections": _abort,
+    "fill backlog": _backlog,
+}

@@ -312,3 +312,24 @@ def test_untouched_connections_are_written_straight_through(proxy: Proxy, client
     served(client)
     assert "data_received" in vars(link.server)
     served(client)
+
+
+def test_what_is_cut_off_already_does_not_keep_its_faults_from_being_gone(echo: Echo) -> None:
+    async def play() -> float:
+        proxy = Proxy(echo.address)
+        await proxy.start()
+        try:
+            made = proxy.make(Latency(seconds=0.0))
+            host, _, port = proxy.listen.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            began = time.monotonic()
+            proxy.drop_connections()
+            made.undo()  # on the loop's own thread, before it has heard that they are gone
+            writer.close()
+            return time.monotonic() - began
+        finally:
+            await proxy.stop()
+
+    assert asyncio.run(play()) < AT_ONCE

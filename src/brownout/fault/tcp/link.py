@@ -255,7 +255,9 @@ class Link:
 
     @property
     def at_work(self) -> list[Active]:
-        """The faults that have a stage here, or a cut that is waited for."""
+        """The faults that have a stage here, or a cut that is waited for; none, once it is cut off."""
+        if self.over:
+            return []
         return [*(each.active for each in (*self.up.stages, *self.down.stages)), *self._cuts]
 
     def stop(self) -> None:

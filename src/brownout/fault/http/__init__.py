@@ -1,0 +1,7 @@
+"""Faults of HTTP: in a server (ASGI), in a client (httpx, httpx2), or by a proxy between them."""
+
+from __future__ import annotations
+
+from .asgi import HttpFaults
+
+__all__ = ["HttpFaults"]

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from .asgi import HttpFaults
+from .proxy import HttpProxy, running
+from .transport import HttpTransport
 
-__all__ = ["HttpFaults"]
+__all__ = ["HttpFaults", "HttpProxy", "HttpTransport", "running"]

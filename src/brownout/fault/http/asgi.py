@@ -12,14 +12,13 @@ answers as it answers the application's own errors: by a 500 before the head, by
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from brownout.fault.kind import BODY_MOST
 
+from .cut import cut
 from .place import Place
 from .plan import End, Request, Wait, bodiless, instead, reworded
 
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpFaults"]
 
-WRITTEN_SECONDS = 1.0  # for what was sent before a cut
 GONE_SECONDS = 1.0  # for the server to see it
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
 class HttpFaults(Place):
@@ -208,7 +205,7 @@ class _Exchange:
         if transport is None:
             raise _Ended("the connection is cut by a fault")
         self._cut = True
-        await _cut(transport, reset=end.how == "reset")
+        await cut(transport, reset=end.how == "reset")
         try:
             async with asyncio.timeout(GONE_SECONDS):
                 await self._disconnect()
@@ -241,18 +238,3 @@ def _transport(send: Any) -> Any:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     ours = ("abort", "close", "get_write_buffer_size")  # uvloop's are of no class of asyncio's
     return transport if all(hasattr(transport, name) for name in ours) else None
-
-
-async def _cut(transport: asyncio.Transport, *, reset: bool) -> None:
-    """End it, once what was sent is written: by a real RST, or a FIN."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + WRITTEN_SECONDS
-    while transport.get_write_buffer_size() and loop.time() < end:
-        await asyncio.sleep(0.001)
-    if reset:
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        transport.abort()
-    else:
-        transport.close()

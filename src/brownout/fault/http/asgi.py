@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpFaults"]
 
+TAKEN_SECONDS = 5.0
 GONE_SECONDS = 1.0  # for the server to see it
 
 
@@ -88,7 +90,7 @@ class _Exchange:
         try:
             self._lost = await self._do(self._plan.before())
             if self._lost is not None:
-                pass
+                await self._taken()
             elif (status := self._plan.answer()) is not None:
                 headers = instead(status)
                 start = {"type": "http.response.start", "status": status.code, "headers": headers}
@@ -125,6 +127,17 @@ class _Exchange:
                 return False
             if message["type"] != "http.request" or not message.get("more_body"):
                 return True
+
+    async def _taken(self) -> None:
+        """Have the client say all, as far as that comes soon: else it would see its own half-said request."""
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_SECONDS):
+                while size <= BODY_MOST:
+                    message = await self._receive()
+                    size += len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body"):
+                        return
 
     async def receive(self) -> Message:
         """For the application."""
@@ -206,11 +219,9 @@ class _Exchange:
             raise _Ended("the connection is cut by a fault")
         self._cut = True
         await cut(transport, reset=end.how == "reset")
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(GONE_SECONDS):
                 await self._disconnect()
-        except TimeoutError:
-            pass
 
     async def _left(self, end: End) -> bool:
         """Say nothing until the fault ends, or the caller leaves: True."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
@@ -105,9 +105,9 @@ class Exchange:
                 self._pump.exception()
 
     async def _serve(self) -> bool:
-        await self._do(self._plan.before())
         if b"100-continue" in self._head.tokens(b"expect"):
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await self._do(self._plan.before(), self._body)
         status = self._plan.answer()
         if status is None:
             try:
@@ -119,7 +119,7 @@ class Exchange:
             if not await self._emptied(self._body):
                 self._old = True  # the rest of the request would be taken for the next one
             reply = self._said(status.code, instead(status), status.body)
-        await self._do(self._plan.head(), reply)
+        await self._do(self._plan.head(), reply.body)
         if reply.code == 101:
             return await self._spliced(reply)
         return await self._answer(reply)
@@ -246,14 +246,17 @@ class Exchange:
 
     # ------------------------------------------------------------------------------- what is done
 
-    async def _do(self, deeds: Iterable[Deed], reply: _Reply | None = None) -> None:
-        """Carry out deeds. Raises _Over if one ended the client's connection."""
+    async def _do(self, deeds: Iterable[Deed], rest: AsyncIterator[bytes] | None = None) -> None:
+        """Carry out deeds; before the connection is ended, read the rest of what is under way.
+
+        So a client has sent all of its request, and an upstream has executed it. Raises _Over after the end.
+        """
         for deed in deeds:
             if isinstance(deed, Wait):
                 await deed.ending.await_(deed.seconds)
                 continue
-            if reply is not None:  # it is executed to its end
-                await self._emptied(reply.body)
+            if rest is not None:
+                await self._emptied(rest)
             await self._end(deed)
 
     async def _end(self, end: End) -> None:

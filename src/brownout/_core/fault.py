@@ -221,8 +221,7 @@ class Fault:
             try:
                 name, value = self.header
                 re.compile(value.encode("latin-1"))
-                if not name:
-                    raise ValueError("it has no name")
+                name.encode("ascii")
             except (re.error, ValueError, AttributeError, TypeError) as error:
                 yield f"header is a name and a regular expression for its value ({error})"
 
@@ -293,8 +292,8 @@ class Injection:
         self._among = None if fault.client is None else ip_network(fault.client, strict=False)
         self._header = None
         if fault.header is not None:
-            name, value = (each.encode("latin-1") for each in fault.header)
-            self._header = name.lower(), re.compile(value)
+            wanted, value = (each.encode("latin-1") for each in fault.header)
+            self._header = wanted.lower(), re.compile(value)
 
     def chance(self, connection: int, request: int = 0) -> Chance:
         """The draws for one subject, of amounts as of whether it is hit."""

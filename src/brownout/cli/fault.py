@@ -44,7 +44,9 @@ def add(verbs: Any, seconds: Callable[[str], float]) -> None:
     make.add_argument("mechanism", metavar="MECHANISM", help=", ".join(MECHANISMS))
     make.add_argument("kind", metavar="KIND", help="such as latency, cut, pause, freeze")
     make.add_argument(
-        "place", metavar="PLACE", help="the address to relay to (tcp, http), a process id, or an address"
+        "place",
+        metavar="PLACE",
+        help="the address to relay to (tcp, http), a process id, or an address",
     )
     make.add_argument("amounts", metavar="NAME=VALUE", nargs="*", help="how much, whom, when")
     make.add_argument(
@@ -56,7 +58,9 @@ def add(verbs: Any, seconds: Callable[[str], float]) -> None:
         help="in force for so long (default: 60s)",
     )
     make.add_argument(
-        "--listen", metavar="ADDRESS", help="tcp, http: where to call instead (default: a free port)"
+        "--listen",
+        metavar="ADDRESS",
+        help="tcp, http: where to call instead (default: a free port)",
     )
     make.add_argument("--target", default="", help="the guarded target that suffers, for `status`")
     make.add_argument(
@@ -113,15 +117,15 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
         from brownout.fault.kind import FillBacklog
 
         return {FillBacklog.kind: FillBacklog}
-    raise ConfigurationError(
-        f'"{mechanism}" is no mechanism; there are: {", ".join(MECHANISMS)}'
-    )
+    raise ConfigurationError(f'"{mechanism}" is no mechanism; there are: {", ".join(MECHANISMS)}')
 
 
 def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextManager[Made]]:
     seconds, seed, where = options.seconds, options.seed, _absolute(options.place)
     if options.listen and options.mechanism not in PROXIES:
-        raise ConfigurationError("--listen is for tcp and http: a proxy listens, a process does not")
+        raise ConfigurationError(
+            "--listen is for tcp and http: a proxy listens, a process does not"
+        )
     if options.mechanism in PROXIES:
         listen = _absolute(options.listen or "127.0.0.1:0")
         in_http = options.mechanism == "http"

@@ -16,7 +16,7 @@ async def cut(transport: asyncio.WriteTransport, *, reset: bool) -> None:
     """End it, once what was sent is written: by a real RST, or a FIN. A Unix socket knows no RST."""
     loop = asyncio.get_running_loop()
     end = loop.time() + WRITTEN_SECONDS
-    while transport.get_write_buffer_size() and loop.time() < end:
+    while transport.get_write_buffer_size() and loop.time() < end:  # noqa: ASYNC110  bounded, and soon over
         await asyncio.sleep(0.001)
     if reset:
         sock = transport.get_extra_info("socket")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from brownout.fault.kind import BODY_MOST
 
@@ -259,13 +259,13 @@ class Exchange:
                 await self._emptied(rest)
             await self._end(deed)
 
-    async def _end(self, end: End) -> None:
+    async def _end(self, end: End) -> NoReturn:
         if end.how == "silence":
             self._upstream.abort()
             await end.ending.await_(inf)
         await self._over(reset=end.how == "reset")
 
-    async def _over(self, *, reset: bool) -> None:
+    async def _over(self, *, reset: bool) -> NoReturn:
         self._upstream.abort()
         await cut(self._writer.transport, reset=reset)
         raise _Over

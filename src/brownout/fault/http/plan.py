@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
     from .ending import Ending
 
-__all__ = ["MAKES", "Active", "End", "Hit", "Plan", "Request", "Wait", "bodiless", "instead", "reworded"]
+__all__ = [
+    "MAKES",
+    "Active",
+    "End",
+    "Hit",
+    "Plan",
+    "Request",
+    "Wait",
+    "bodiless",
+    "instead",
+    "reworded",
+]
 
 MAKES: frozenset[type[Fault]] = frozenset(
     {Cut, Drop, Duplicate, Latency, Slice, Stall, Status, Wrong}

@@ -11,8 +11,8 @@ leaves takes its request along, and an upstream that ends a connection ends the 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from brownout.errors import BrownoutError
 from brownout.fault.tcp.address import Address
@@ -47,7 +47,7 @@ class _Reader(asyncio.StreamReader):
         super().feed_eof()
         self.left.set()
 
-    def set_exception(self, exc: Exception) -> None:  # type: ignore[override]
+    def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
         self.left.set()
 
@@ -177,8 +177,8 @@ class HttpProxy(Place):
             return False
         if head.third not in (b"HTTP/1.1", b"HTTP/1.0") or head.first == b"CONNECT":
             raise wire.Malformed("only HTTP/1.1 is spoken here, and no tunnel made")
-        peer = writer.get_extra_info("peername")
-        client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        peer: Any = writer.get_extra_info("peername")
+        client = "" if self._asked.path else str(peer[0])  # a Unix socket's has no address
         path = head.second.partition(b"?")[0]
         plan = self.plan(Request(head.first, path, head.headers, client))
         exchange = Exchange(head, plan, reader, writer, upstream)

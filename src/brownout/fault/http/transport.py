@@ -20,7 +20,7 @@ from brownout.errors import ConfigurationError
 from brownout.fault.kind import BODY_MOST
 
 from .place import Place
-from .plan import Deed, End, Request, Wait, bodiless, instead, reworded
+from .plan import Deed, Request, Wait, bodiless, instead, reworded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator
@@ -79,7 +79,9 @@ class HttpTransport(Place, Base):  # type: ignore[misc]
     def _refuse_wrong(self, fault: Fault) -> None:
         super()._refuse_wrong(fault)
         if fault.client is not None:
-            raise ConfigurationError(f"{fault}: inside a client all requests are its own; no client")
+            raise ConfigurationError(
+                f"{fault}: inside a client all requests are its own; no client"
+            )
 
     def handle_request(self, request: Any) -> Any:
         """Send a request, in this thread."""

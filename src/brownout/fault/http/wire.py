@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-__all__ = ["HEAD_BYTES", "Broken", "Framing", "Head", "Malformed", "body", "read_head", "write_head"]
+__all__ = [
+    "HEAD_BYTES",
+    "Broken",
+    "Framing",
+    "Head",
+    "Malformed",
+    "body",
+    "read_head",
+    "write_head",
+]
 
 HEAD_BYTES = 64 << 10
 PIECE_BYTES = 64 << 10
@@ -94,7 +103,13 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
     headers: Headers = []
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.match(name) or b"\r" in value or b"\n" in value or b"\0" in value:
+        if (
+            not colon
+            or not _TOKEN.match(name)
+            or b"\r" in value
+            or b"\n" in value
+            or b"\0" in value
+        ):
             raise Malformed("a header line that is none")
         headers.append((name, value.strip(b" \t")))
     if len(parts) != 3 or b"\n" in first or b"\r" in first or b"\0" in first:

@@ -140,11 +140,12 @@ def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(
-    params=CLIENTS, ids=lambda kind: f"{kind[0].__name__}-{'async' * kind[1] or 'sync'}"
-)
-def caller(request: pytest.FixtureRequest, stage: Stage, form: str) -> Caller:
-    return Caller(stage, form, request.param[0], asynchronous=request.param[1])
+@pytest.fixture
+def callers(stage: Stage, form: str) -> list[Caller]:
+    """One of each kind."""
+    return [
+        Caller(stage, form, library, asynchronous=asynchronous) for library, asynchronous in CLIENTS
+    ]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from brownout import State, Verdict
+    from brownout.fault.http import HttpProxy
     from brownout.fault.made import Made
     from brownout.fault.process.place import Listener, Process
     from brownout.fault.process.subject import Member
@@ -46,6 +47,17 @@ class Faults:
         Raises BrownoutError if the address can't be had.
         """
         from brownout.fault.tcp import running
+
+        return self._stack.enter_context(running(upstream, listen, name=name, seed=seed))
+
+    def http(
+        self, upstream: str, *, listen: str = "127.0.0.1:0", name: str = "", seed: int = 0
+    ) -> HttpProxy:
+        """A reverse proxy before `upstream`, started, in a thread of its own; call its `listen` instead.
+
+        Raises BrownoutError if the address can't be had.
+        """
+        from brownout.fault.http import running
 
         return self._stack.enter_context(running(upstream, listen, name=name, seed=seed))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "KINDS",
@@ -33,6 +33,7 @@ __all__ = [
 
 Stream = Literal["upstream", "downstream", "both"]
 DECISIONS_KEPT = 100_000
+BODY_SHOWN = 40
 _COUNTED = frozenset({"share", "nth", "first"})  # with limits of their own
 _MASK = (1 << 64) - 1
 
@@ -157,7 +158,8 @@ class Fault:
 
     `share` of the subjects are hit, drawn once for each: a connection, or with `per="request"` each
     request on it. `nth=3` hits every third alone, `first=2` the first two, `client="10.0.0.0/8"` those
-    from there, `match` (a regular expression) those whose request begins so. All that are given must hold.
+    from there, `match` (a regular expression) those whose request begins so, and in HTTP `header`, a name
+    and a regular expression, those where a value of it begins so. All that are given must hold.
     """
 
     kind: ClassVar[str] = ""
@@ -169,6 +171,7 @@ class Fault:
     first: int | None = None
     client: str | None = None
     match: str | None = None
+    header: tuple[str, str] | None = None
     schedule: Schedule = field(default_factory=Schedule)
 
     def __init_subclass__(cls, **rest: Any) -> None:
@@ -214,15 +217,31 @@ class Fault:
                 re.compile(self.match.encode())
             except re.error as error:
                 yield f"match={self.match!r} is no regular expression ({error})"
+        if self.header is not None:
+            try:
+                name, value = self.header
+                re.compile(value.encode("latin-1"))
+                name.encode("ascii")
+            except (re.error, ValueError, AttributeError, TypeError) as error:
+                yield f"header is a name and a regular expression for its value ({error})"
 
     def __str__(self) -> str:
         """As in `Latency(seconds=0.2, share=0.3)`: what differs from the defaults."""
         told = [
-            f"{each.name}={getattr(self, each.name)!r}"
+            f"{each.name}={_shown(each.name, getattr(self, each.name))}"
             for each in fields(self)
             if each.name != "schedule" and getattr(self, each.name) != each.default
         ]
         return f"{type(self).__name__}({', '.join(told)})"
+
+
+def _shown(name: str, value: Any) -> str:
+    """As it may stand in a record: without the value of a header, nor all of a long body."""
+    if name == "header":
+        return f"({value[0]!r}, ...)"
+    if isinstance(value, bytes) and len(value) > BODY_SHOWN:
+        return f"{value[:BODY_SHOWN]!r}... {len(value)} bytes"
+    return repr(value)
 
 
 class Decision(NamedTuple):
@@ -271,6 +290,10 @@ class Injection:
         self.log = log
         self._match = None if fault.match is None else re.compile(fault.match.encode())
         self._among = None if fault.client is None else ip_network(fault.client, strict=False)
+        self._header = None
+        if fault.header is not None:
+            wanted, value = (each.encode("latin-1") for each in fault.header)
+            self._header = wanted.lower(), re.compile(value)
 
     def chance(self, connection: int, request: int = 0) -> Chance:
         """The draws for one subject, of amounts as of whether it is hit."""
@@ -289,12 +312,23 @@ class Injection:
             return False
         if fault.first is not None and number > fault.first:
             return False
-        if self._among is not None and not _within(client, self._among):
-            return False
-        if self._match is not None and not self._match.match(head):
+        if not self.fits(client=client, head=head):
             return False
         drawn = Chance(self.seed, self.name, connection, request, "hit").random()
         return drawn < fault.share * fault.schedule.strength(at - self.since)
+
+    def fits(self, *, client: str = "", head: bytes = b"") -> bool:
+        """Whether it is meant for those from there, whose request begins so."""
+        if self._among is not None and not _within(client, self._among):
+            return False
+        return self._match is None or bool(self._match.match(head))
+
+    def fits_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether it is meant for a request with these headers."""
+        if self._header is None:
+            return True
+        wanted, value = self._header
+        return any(name.lower() == wanted and value.match(each) for name, each in headers)
 
     def note(
         self,

@@ -82,6 +82,11 @@ def _value(name: str, wanted: str, text: str) -> Any:
         return int(text)
     if wanted == "bytes":
         return text.encode()
+    if wanted.startswith("tuple"):
+        header, colon, value = text.partition(":")
+        if not colon:
+            raise ValueError(f'"{text}" is a name, a colon and a regular expression for its value')
+        return header.strip(), value.strip()
     if "float" not in wanted:
         return text
     seconds = name in _SCHEDULE or name.endswith("seconds")

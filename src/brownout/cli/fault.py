@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 FOR_SECONDS = 60.0
-MECHANISMS = ("tcp", "process", "listener")
+MECHANISMS = ("tcp", "http", "process", "listener")
+PROXIES = ("tcp", "http")
 
 
 def add(verbs: Any, seconds: Callable[[str], float]) -> None:
@@ -43,7 +44,9 @@ def add(verbs: Any, seconds: Callable[[str], float]) -> None:
     make.add_argument("mechanism", metavar="MECHANISM", help=", ".join(MECHANISMS))
     make.add_argument("kind", metavar="KIND", help="such as latency, cut, pause, freeze")
     make.add_argument(
-        "place", metavar="PLACE", help="the address to relay to (tcp), a process id, or an address"
+        "place",
+        metavar="PLACE",
+        help="the address to relay to (tcp, http), a process id, or an address",
     )
     make.add_argument("amounts", metavar="NAME=VALUE", nargs="*", help="how much, whom, when")
     make.add_argument(
@@ -55,7 +58,9 @@ def add(verbs: Any, seconds: Callable[[str], float]) -> None:
         help="in force for so long (default: 60s)",
     )
     make.add_argument(
-        "--listen", metavar="ADDRESS", help="tcp: where to call instead (default: a free port)"
+        "--listen",
+        metavar="ADDRESS",
+        help="tcp, http: where to call instead (default: a free port)",
     )
     make.add_argument("--target", default="", help="the guarded target that suffers, for `status`")
     make.add_argument(
@@ -99,6 +104,10 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
 
         wire: list[type[Fault]] = list(MAKES)
         return {kind.kind: kind for kind in wire}
+    if mechanism == "http":
+        from brownout.fault.http.plan import MAKES as IN_HTTP
+
+        return {kind.kind: kind for kind in IN_HTTP}
     if mechanism == "process":
         from brownout.fault import AbortConnections, ExhaustFiles, Freeze, Kill, Pause, Starve
 
@@ -108,18 +117,19 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
         from brownout.fault.kind import FillBacklog
 
         return {FillBacklog.kind: FillBacklog}
-    raise ConfigurationError(
-        f'"{mechanism}" is no mechanism; there are: {", ".join(MECHANISMS)} (http: brownout.fault.http)'
-    )
+    raise ConfigurationError(f'"{mechanism}" is no mechanism; there are: {", ".join(MECHANISMS)}')
 
 
 def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextManager[Made]]:
     seconds, seed, where = options.seconds, options.seed, _absolute(options.place)
-    if options.listen and options.mechanism != "tcp":
-        raise ConfigurationError("--listen is for tcp: a proxy listens, a process does not")
-    if options.mechanism == "tcp":
+    if options.listen and options.mechanism not in PROXIES:
+        raise ConfigurationError(
+            "--listen is for tcp and http: a proxy listens, a process does not"
+        )
+    if options.mechanism in PROXIES:
         listen = _absolute(options.listen or "127.0.0.1:0")
-        return lambda: _proxied(where, listen, fault, seconds, seed)
+        in_http = options.mechanism == "http"
+        return lambda: _proxied(where, listen, fault, seconds, seed, in_http=in_http)
     if options.mechanism == "listener":
         from brownout.fault.process.place import Listener
 
@@ -143,10 +153,11 @@ def _absolute(address: str) -> str:
 
 @contextmanager
 def _proxied(
-    upstream: str, listen: str, fault: Fault, seconds: float, seed: int
+    upstream: str, listen: str, fault: Fault, seconds: float, seed: int, *, in_http: bool
 ) -> Generator[Made]:
-    from brownout.fault.tcp import running
+    from brownout.fault import http, tcp
 
+    running: Any = http.running if in_http else tcp.running
     with running(upstream, listen, seed=seed) as proxy, proxy.make(fault, seconds=seconds) as made:
         yield made
 

@@ -21,6 +21,7 @@ from .kind import (
     Corrupt,
     Cut,
     Drop,
+    Duplicate,
     ExhaustFiles,
     FillBacklog,
     Freeze,
@@ -32,11 +33,15 @@ from .kind import (
     Refuse,
     Slice,
     SlowClose,
+    Stall,
     Starve,
+    Status,
     Timeout,
+    Wrong,
 )
 
 if TYPE_CHECKING:
+    from .http import HttpFaults, HttpProxy, HttpTransport
     from .made import Made
     from .process.place import Listener, Process
     from .tcp import Exchange, Proxy, running
@@ -49,12 +54,16 @@ __all__ = [
     "Cut",
     "Decision",
     "Drop",
+    "Duplicate",
     "Exchange",
     "ExhaustFiles",
     "Fault",
     "FillBacklog",
     "Freeze",
     "Hang",
+    "HttpFaults",
+    "HttpProxy",
+    "HttpTransport",
     "Kill",
     "Latency",
     "Listener",
@@ -68,14 +77,20 @@ __all__ = [
     "Schedule",
     "Slice",
     "SlowClose",
+    "Stall",
     "Starve",
+    "Status",
     "Timeout",
+    "Wrong",
     "running",
 ]
 
 # The watchdog needs records and steps alone: it is to start fast, and to stay small.
 _LATE = {
     "Exchange": ".tcp",
+    "HttpFaults": ".http",
+    "HttpProxy": ".http",
+    "HttpTransport": ".http",
     "Listener": ".process.place",
     "Made": ".made",
     "Process": ".process.place",

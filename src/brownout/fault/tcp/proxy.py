@@ -212,6 +212,8 @@ class Proxy:
         if type(fault) not in MAKES:
             known = ", ".join(sorted(kind.__name__ for kind in MAKES))
             raise ConfigurationError(f"{fault}: a TCP proxy makes {known}")
+        if fault.header is not None:
+            raise ConfigurationError(f"{fault}: a TCP proxy knows no header; http.HttpProxy does")
 
     def _free_name(self, kind: str) -> str:
         if kind not in self._actives:

@@ -5,18 +5,37 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from brownout.errors import BrownoutError, ConfigurationError
 
 from .proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
-__all__ = ["new_loop", "running"]
+    from brownout._core.fault import Injection
+
+__all__ = ["hosted", "new_loop", "running"]
 
 START_SECONDS = 10.0
+
+
+class _Started(Protocol):
+    """What is hosted: a proxy of TCP, or one of HTTP."""
+
+    @property
+    def listen(self) -> str: ...
+    @property
+    def upstream(self) -> str: ...
+    @property
+    def made(self) -> Mapping[str, Injection]: ...
+    def undo(self, name: str) -> None: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+P = TypeVar("P", bound=_Started)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -41,7 +60,13 @@ def running(
 
     Raises BrownoutError if the address can't be had.
     """
-    proxy = Proxy(upstream, listen, name=name, seed=seed, watch=watch)
+    with hosted(Proxy(upstream, listen, name=name, seed=seed, watch=watch)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def hosted(proxy: P) -> Generator[P]:
+    """Start a proxy in a thread of its own; stop it on leaving, with its faults undone."""
     loop = new_loop()
     thread = threading.Thread(
         target=loop.run_forever, name=f"brownout proxy {proxy.upstream}", daemon=True
@@ -64,7 +89,7 @@ def running(
         loop.close()
 
 
-def _undo_all(proxy: Proxy) -> None:
+def _undo_all(proxy: _Started) -> None:
     for fault in list(proxy.made):
         with suppress(ConfigurationError):  # it has just ended by itself
             proxy.undo(fault)

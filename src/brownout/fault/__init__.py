@@ -27,11 +27,14 @@ from .kind import (
     Hang,
     Kill,
     Latency,
+    Loss,
     NeverAccept,
+    Partition,
     Pause,
     Refuse,
     Slice,
     SlowClose,
+    SlowHandshake,
     Starve,
     Timeout,
 )
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from .made import Made
     from .process.place import Listener, Process
     from .tcp import Exchange, Proxy, running
+    from .zone.place import Zones
 
 __all__ = [
     "AbortConnections",
@@ -59,8 +63,10 @@ __all__ = [
     "Latency",
     "Listener",
     "Log",
+    "Loss",
     "Made",
     "NeverAccept",
+    "Partition",
     "Pause",
     "Process",
     "Proxy",
@@ -68,8 +74,10 @@ __all__ = [
     "Schedule",
     "Slice",
     "SlowClose",
+    "SlowHandshake",
     "Starve",
     "Timeout",
+    "Zones",
     "running",
 ]
 
@@ -80,6 +88,7 @@ _LATE = {
     "Made": ".made",
     "Process": ".process.place",
     "Proxy": ".tcp",
+    "Zones": ".zone.place",
     "running": ".tcp",
 }
 

@@ -11,11 +11,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -47,7 +42,11 @@ class Raw:
 
 class Web:
     def __init__(self, host: str, timeout: float = TIMEOUT) -> None:
-        self.client = httpx.Client(base_url=f"http://{host}:{WEB}", timeout=timeout, trust_env=False)
+        import httpx
+
+        self.client = httpx.Client(
+            base_url=f"http://{host}:{WEB}", timeout=timeout, trust_env=False
+        )
 
     def ask(self, line: str = "get") -> str:
         return self.client.get(f"/{line}").text.strip()
@@ -58,6 +57,10 @@ class Web:
 
 class Cache:
     def __init__(self, host: str, timeout: float = TIMEOUT) -> None:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         self.client = redis.Redis(
             host,
             CACHE,
@@ -107,10 +110,10 @@ def on_new(kind: str, host: str, line: str = "get") -> str:
     return seen(act)
 
 
-def datagram(host: str, line: str = "get") -> str:
+def datagram(host: str, line: str = "get", timeout: float = TIMEOUT) -> str:
     def act() -> str:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.settimeout(TIMEOUT)
+            one.settimeout(timeout)
             one.connect((host, DATAGRAMS))
             one.send(line.encode())
             return one.recv(100).decode().strip()
@@ -175,12 +178,13 @@ def reach(address: str, port: int) -> str:
 
 def local_echo() -> str:
     """A connection within the zone, on its own loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname(), 5) as one:
-            accepted, _ = server.accept()
-            with accepted:
-                accepted.sendall(b"here")
-                return one.recv(10).decode()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), 5) as one,
+        server.accept()[0] as accepted,
+    ):
+        accepted.sendall(b"here")
+        return one.recv(10).decode()
 
 
 def child_namespace() -> str:

@@ -13,8 +13,16 @@ from tests.faults.zone.conftest import until
 if TYPE_CHECKING:
     from tests.faults.zone.conftest import Ground
 
-TIMED_OUT = ("TimeoutError: timed out", "ReadTimeout: timed out", "TimeoutError: Timeout reading from")
-NO_CONNECT = ("TimeoutError: timed out", "ConnectTimeout: timed out", "TimeoutError: Timeout connecting")
+TIMED_OUT = (
+    "TimeoutError: timed out",
+    "ReadTimeout: timed out",
+    "TimeoutError: Timeout reading from",
+)
+NO_CONNECT = (
+    "TimeoutError: timed out",
+    "ConnectTimeout: timed out",
+    "TimeoutError: Timeout connecting",
+)
 RESET = (
     "ConnectionResetError: [Errno 104]",
     "ReadError: [Errno 104]",
@@ -50,9 +58,7 @@ def test_clients_see(case: str, kind: str, ground: Ground, cache: str) -> None:
     assert ground.a.run(caller.on_new, kind, cache).startswith("ok")
 
 
-@pytest.mark.parametrize(
-    ("stream", "executed"), [("downstream", 1), ("upstream", 0), ("both", 0)]
-)
+@pytest.mark.parametrize(("stream", "executed"), [("downstream", 1), ("upstream", 0), ("both", 0)])
 def test_a_reply_is_lost_after_the_work_was_done(
     stream: str, executed: int, ground: Ground
 ) -> None:
@@ -150,7 +156,6 @@ def test_undo_fails_loudly_where_no_packet_passes(
     """Nothing is believed: the router says that it is gone, and the probe says no."""
     from brownout.errors import UndoFailed
 
-    monkeypatch.setattr("brownout.fault.undo.UNDO_SECONDS", 0.6)
     made = ground.zones.between("a", "shared").make(Partition())
     holder = ground.zones._holder
     assert holder

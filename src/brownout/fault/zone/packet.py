@@ -38,6 +38,8 @@ def read(data: bytes) -> Packet:
 
 
 def _read(data: bytes) -> Packet:
+    if data[0] >> 4 != 4:
+        raise ValueError("no IPv4 packet")
     protocol = data[9]
     first = not (data[6] & 0x1F or data[7])  # later fragments have no ports
     if protocol not in (TCP, UDP) or not first:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Zones:
         self._zones: dict[str, Zone] = {}
         self._holder: Holder | None = None
         self._made: Made | None = None
-        self._faults: dict[str, Made] = {}
+        self._faults: dict[str, Made | None] = {}  # None: it is being made
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Zones {', '.join(self._names)}, {'up' if self._made and self._made.active else 'not up'}>"
@@ -104,25 +106,25 @@ class Zones:
         """Bring them up. Raises FaultRefused where that can't be done."""
         if self._made is not None:
             raise FaultRefused(f"{self!r}: zones are up once; make new ones")
+        id_ = secrets.token_hex(6)
         self._made = Made(
             place=f"zones {', '.join(self._names)}",
             mechanism="network namespaces",
             fault=Apart(),
             seconds=self._seconds,
             name="zones",
-            apply=self._up,
+            apply=lambda: self._up(id_),
             undo=self._down,
-            undo_steps=(),
+            undo_steps=[Step("zones", id=id_)],
         )
         self._made.make()
         return self
 
-    def _up(self) -> None:
+    def _up(self, id_: str) -> None:
         assert self._made is not None
-        id_ = secrets.token_hex(6)
         self._holder = Holder(id_, len(self._names), self._mtu)
         start = self._holder.identity
-        self._made.add(Step("zones", id=id_), Step("terminate", pid=start.pid, start=start.start))
+        self._made.add(Step("terminate", pid=start.pid, start=start.start))
         self._zones = {
             name: Zone(name, ground.address(number), self._holder, number)
             for number, name in enumerate(self._names, 1)
@@ -130,7 +132,8 @@ class Zones:
 
     def _down(self) -> None:
         for made in list(self._faults.values()):
-            made.undo()
+            if made is not None:
+                made.undo()
         if self._holder is not None:
             self._holder.close()
 
@@ -153,15 +156,20 @@ class Zones:
         holder = self._holder
         if holder is None or self._made is None or not self._made.active:
             raise FaultRefused(f"{fault} at {where}: the zones are not up")
-        key = self._free(name, fault.kind)
+        key = self._reserved(name, fault.kind)
         way = (where.first.number, where.second.number)
         log = _Told(holder, key)
 
         def undo() -> None:
             if holder.alive:
                 holder.ask("undo", key)
-                len(log)
+                len(log)  # which brings the last of it
+
+        def gone() -> bool:
+            if holder.alive and not _passes(holder, key, way):
+                return False
             self._faults.pop(key, None)
+            return True
 
         made = Made(
             place=str(where),
@@ -172,22 +180,28 @@ class Zones:
             log=log,
             apply=lambda: holder.ask("make", key, fault, way, where.port, self.seed),
             undo=undo,
-            gone=lambda: not holder.alive or _passes(holder, key, way),
+            gone=gone,
         )
-        made.make()
-        self._faults[key] = made
+        try:
+            self._faults[key] = made.make()
+        except BaseException:
+            if not made.active:
+                self._faults.pop(key, None)
+            raise
         return made
 
-    def _free(self, name: str | None, kind: str) -> str:
-        if name is not None:
-            if name in self._faults:
-                raise ConfigurationError(f'a fault named "{name}" is in force in these zones')
-            return name
-        number, free = 1, kind
-        while free in self._faults:
-            number += 1
-            free = f"{kind}-{number}"
-        return free
+    def _reserved(self, name: str | None, kind: str) -> str:
+        """A name that no fault in force has, kept for this one."""
+        with self._lock:
+            free = name or kind
+            number = 1
+            while free in self._faults:
+                if name is not None:
+                    raise ConfigurationError(f'a fault named "{name}" is in force in these zones')
+                number += 1
+                free = f"{kind}-{number}"
+            self._faults[free] = None
+            return free
 
 
 class Link:

@@ -137,6 +137,8 @@ class Router:
 
     def make(self, name: str, fault: Fault, way: Way, port: int, seed: int) -> None:
         """Put a fault in force from now on, after those of the same link."""
+        if name in self._made:
+            raise ValueError(f'a fault named "{name}" is in force')
         one = link.acting(name, fault, seed=seed, since=time.monotonic(), port=port)
         self._made[name] = (one, way)
         self._logs[name] = one.injection.log

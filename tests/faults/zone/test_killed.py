@@ -24,7 +24,7 @@ MAKER = """
     import subprocess, sys, time
     from brownout.fault import Partition, Zones
     with Zones("a", "b") as zones:
-        code = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"
+        code = "import os, time; os.fork(); os.write(1, b'%d\\\\n' % os.getpid()); time.sleep(60)"
         pipe = {"stdout": subprocess.PIPE, "text": True}
         parent = zones["a"].popen([sys.executable, "-S", "-c", code], **pipe)
         pids = [parent.stdout.readline().strip() for _ in range(2)]

@@ -113,6 +113,8 @@ class Made:
             _at("watched")
             self._apply()
             _at("made")
+            self._unclaim()
+            _KEEPER.keep(self)
         except BaseException as error:
             self._unclaim()
             try:
@@ -120,8 +122,6 @@ class Made:
             except UndoFailed as failed:
                 error.add_note(str(failed))
             raise
-        self._unclaim()
-        _KEEPER.keep(self)
         return self
 
     def _new_record(self) -> Record:

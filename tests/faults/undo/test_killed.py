@@ -172,7 +172,7 @@ def test_when_the_watchdog_was_killed_too_clear_cleans_up(yard: Yard) -> None:
             brownout(yard, "add", "process", mechanism, str(victim.pid), *amounts)
         path = yard.temporary / "socket"
         brownout(
-            yard, "add", "tcp", "latency", "127.0.0.1:1", "seconds=1s", "--listen", f"unix:{path}"
+            yard, "add", "tcp", "latency", "127.0.0.1:1", "seconds=1s", "--listen", "unix:socket"
         )
         assert path.exists()
         made = records.read(str(yard.faults)).records
@@ -202,6 +202,7 @@ def brownout(yard: Yard, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "brownout", "fault", *arguments],
         env=yard.environment,
+        cwd=yard.temporary,
         capture_output=True,
         text=True,
         check=False,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -180,7 +181,7 @@ class Proxy:
             target=self.name,
             listen=self.listen,
             log=self.log,
-            undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],
+            undo_steps=self._leftover(),
             apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
             undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
             gone=lambda: self._gone(chosen, turns),
@@ -188,6 +189,11 @@ class Proxy:
         made.make()
         self._mades[chosen] = made
         return made
+
+    def _leftover(self) -> list[Step]:
+        """The file of a Unix socket outlives a process that is killed; whoever removes it has another cwd."""
+        path = self._asked.path
+        return [Step("socket", path=str(Path(path).absolute()))] if path else []
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""

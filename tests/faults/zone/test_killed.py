@@ -105,12 +105,16 @@ def test_the_router_is_killed() -> None:
 
 @pytest.mark.usefixtures("_allowed")
 def test_a_router_that_hangs_is_killed() -> None:
-    with Zones("a") as zones:
+    with Zones("a", "b") as zones:
         process = zones["a"].popen(["sleep", "60"])
+        made = zones.between("a", "b").make(Partition())
         assert zones._holder
+        zones._holder._control.settimeout(0.3)
         router = zones._holder.identity.pid
         os.kill(router, signal.SIGSTOP)
     assert not lives(router)
+    assert not made.active
+    assert not records()
     assert process.returncode == -signal.SIGTERM
 
 

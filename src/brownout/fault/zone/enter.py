@@ -8,15 +8,18 @@ It imports nothing of brownout, since it runs for every process: the front door 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import socket
+import struct
 import sys
 
 __all__ = ["CLONE_NEWNET", "CLONE_NEWUSER", "DEVICE", "leaks", "setns"]
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 DEVICE = re.compile(r"bo[0-9a-f]{12}")  # of every zone, and nobody else's
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _ROUTES = (("IPv4", "/proc/thread-self/net/route"), ("IPv6", "/proc/thread-self/net/ipv6_route"))
 
 
@@ -32,7 +35,8 @@ def leaks() -> str:
     strange = [
         name for _, name in socket.if_nameindex() if name != "lo" and not DEVICE.fullmatch(name)
     ]
-    if strange:
+    # Some kernels put devices for tunnels into every namespace ("tunl0", "sit0"): they are down.
+    if strange := [name for name in strange if _up(name)]:
         return f"the devices {', '.join(strange)}"
     for family, path in _ROUTES:
         try:
@@ -42,6 +46,12 @@ def leaks() -> str:
         except FileNotFoundError:
             continue  # no such family
     return ""
+
+
+def _up(name: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_:
+        found = fcntl.ioctl(any_, _SIOCGIFFLAGS, struct.pack("16s16x8x", name.encode()))
+    return bool(struct.unpack_from("=H", found, 16)[0] & _IFF_UP)
 
 
 def _default(route: list[str]) -> bool:

@@ -88,17 +88,18 @@ class Zones:
         """By which right the zones were made; empty while they are not up."""
         return self._holder.by if self._holder else ""
 
-    def between(self, first: str, second: str) -> Link:
+    def between(self, first: str, second: str, *, target: str = "") -> Link:
         """The link between two zones; with "zone:port" as second, that to a service.
 
-        Upstream is from the first to the second. Raises LookupError for a zone that there is not.
+        Upstream is from the first to the second. `target` is the guarded target that is behind it, for
+        `status`. Raises LookupError for a zone that there is not.
         """
         name, _, port = second.partition(":")
         if port and not (port.isdecimal() and 0 < int(port) < 65_536):
             raise ConfigurationError(f'"{second}" is a zone, or a zone and a port: "shared:6379"')
         if first == name:
             raise ConfigurationError(f'"{first}": a link is between two zones, not within one')
-        return Link(self, self[first], self[name], int(port or 0))
+        return Link(self, self[first], self[name], int(port or 0), target)
 
     # -------------------------------------------------------------------------------- up and down
 
@@ -131,11 +132,13 @@ class Zones:
         }
 
     def _down(self) -> None:
-        for made in list(self._faults.values()):
-            if made is not None:
-                made.undo()
+        made = [each for each in self._faults.values() if each is not None]
+        for each in made:
+            len(each.log)  # which brings the last of it
         if self._holder is not None:
             self._holder.close()
+        for each in made:
+            each.undo()  # with the router they are gone
 
     def __exit__(
         self,
@@ -177,6 +180,7 @@ class Zones:
             fault=fault,
             seconds=seconds,
             name=key,
+            target=where.target,
             log=log,
             apply=lambda: holder.ask("make", key, fault, way, where.port, self.seed),
             undo=undo,
@@ -207,8 +211,9 @@ class Zones:
 class Link:
     """The way between two zones, or of one zone to a service in another."""
 
-    def __init__(self, zones: Zones, first: Zone, second: Zone, port: int) -> None:
+    def __init__(self, zones: Zones, first: Zone, second: Zone, port: int, target: str) -> None:
         self._zones = zones
+        self.target = target
         self.first = first
         self.second = second
         self.port = port

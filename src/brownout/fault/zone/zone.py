@@ -58,6 +58,10 @@ class Zone:
             raise ConfigurationError(
                 "a process of a zone is started from a list of arguments: no shell, executable or preexec_fn"
             )
+        if not self._holder.alive:
+            raise FaultRefused(
+                f"{command[0]} is not started in zone {self.name}: it is not up any more"
+            )
         environment: Mapping[str, str] = options.pop("env", None) or os.environ
         words = [os.fspath(word) for word in command]
         if shutil.which(words[0], path=environment.get("PATH")) is None:

@@ -3,7 +3,7 @@
 #   make demo [ARGS="--no-faults"]         the loop, played on real sockets
 #   make test [ARGS="-k flow -x"]          check, then every test
 #   make check                             what a machine can judge without running the code
-#   make bench                             what a guarded call costs
+#   make bench [ARGS=--json]               what a guarded call costs, and what other libraries' do
 #   make clean                             as freshly cloned
 #
 # PYTHON=python3.12 chooses the interpreter.
@@ -42,7 +42,7 @@ check:
 	$(BIN)/pytest -q tests/test_shape.py
 
 bench:
-	@.ci/setup test && exec $(BIN)/python -m bench $(ARGS)
+	@.ci/setup bench && exec $(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf .venv build dist .hypothesis .*_cache

@@ -361,10 +361,10 @@ def _place(name: str) -> int:
 
 def table(told: dict[str, dict[str, float]], digits: int = 4) -> str:
     names = sorted({name for cells in told.values() for name in cells}, key=_place)
-    lines = [f"{'':34}" + "".join(f"{name:>20}" for name in names)]
+    lines = [f"{'':34}" + "".join(f"{name:>24}" for name in names)]
     for row, cells in told.items():
         shown = (f"{cells[name]:,.{digits}g}" if name in cells else "-" for name in names)
-        lines.append(f"{row:34}" + "".join(f"{cell:>20}" for cell in shown))
+        lines.append(f"{row:34}" + "".join(f"{cell:>24}" for cell in shown))
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brownout import (
+    Attempt,
     Breaker,
     BreakerOpen,
     ConfigurationError,
@@ -20,6 +21,8 @@ from brownout import (
     Guard,
     LimitReached,
     OutcomeClass,
+    OutcomeUnknown,
+    Phase,
     Refused,
     Retry,
     Shown,
@@ -29,22 +32,12 @@ from brownout import (
 )
 from brownout._core.breaker import CLOSED, OPEN, RAMP
 from brownout.testing import FakeClock, Script, answer, fail
+from tests.seen import classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NO = ConnectionRefusedError(111, "no")
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
 
 
 # ---------------------------------------------------------------------------------------- forms
@@ -243,6 +236,41 @@ def test_an_uncertain_failure_is_repeated_only_if_that_is_safe(clock: FakeClock)
         except ConnectionResetError:
             pass
         assert len(script.called_at) == sent
+
+
+def test_a_keyed_call_is_repeated_and_its_unknown_carries_the_key(clock: FakeClock) -> None:
+    guard = Guard("t", retry=Retry(attempts=2, budget=1.0))
+    guard._target.budget.balance = 5.0
+    script = Script(clock, fail(ConnectionResetError("mid-air")), answer("ok"))
+    assert guard.call(script.call, key="order-1") == "ok"
+    seen: list[str | None] = []
+
+    def work(attempt: Attempt) -> None:
+        seen.append(attempt.key)
+        raise OutcomeUnknown("?", target="t", sent_at=0.0, phase=Phase.SENT)
+
+    with pytest.raises(OutcomeUnknown) as error:
+        guard.call(work, key="order-2", with_attempt=True)
+    assert error.value.key == "order-2"
+    assert seen == ["order-2", "order-2"]
+    lost = Script(clock, fail(ConnectionResetError("mid-air")))
+    unknown = guard.outcome(lost.call, key="order-3", idempotent=False)
+    assert (unknown.unknown, unknown.key) == (True, "order-3")
+
+
+def test_what_is_said_not_to_be_idempotent_is_not_repeated_with_a_key_either(
+    clock: FakeClock,
+) -> None:
+    guard = Guard("t", retry=Retry(attempts=2, budget=1.0))
+    script = Script(clock, fail(ConnectionResetError("mid-air")), answer("ok"))
+    with pytest.raises(ConnectionResetError):
+        guard.call(script.call, key="order-1", idempotent=False)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, 7])
+def test_a_key_is_a_text_of_a_bounded_length(clock: FakeClock, key: Any) -> None:
+    with pytest.raises(ValueError, match="1 to 255 characters"):
+        Guard("t").call(sync_work, key=key)
 
 
 def test_what_was_never_sent_is_repeated(clock: FakeClock) -> None:
@@ -580,7 +608,7 @@ def test_a_hung_probe_does_not_wedge_it(clock: FakeClock) -> None:
 
         await asyncio.sleep(40.0)
         # A guard of the same gate without a time-out: nothing ends these but us.
-        guard._core._timeout = inf
+        guard._core.timeout = inf
         probes = [asyncio.create_task(guard.acall(hangs, operation="op")) for _ in range(3)]
         await asyncio.sleep(1.0)
         with pytest.raises(BreakerOpen):

@@ -227,6 +227,17 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert "asyncio" not in roots
 
 
+def test_import_brownout_pulls_in_nothing_that_is_needed_only_later() -> None:
+    """Each of these costs milliseconds at the start of every process that guards a call."""
+    code = "import sys, brownout; print(*sorted(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    late = {
+        "asyncio", "brownout.fleet.sharing", "dataclasses", "inspect", "json", "logging", "random",
+        "socket", "sqlite3", "traceback",
+    }  # fmt: skip
+    assert late & set(told.stdout.split()) == set()
+
+
 # --------------------------------------------------------------------------------- the repository
 
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import sys
 import threading
-from dataclasses import fields
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
@@ -41,17 +39,24 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_TARGETS = 1024
+MOST_KEY = 255  # characters
 _POLICY = object()  # as the policy says
 _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
-on_target: list[Callable[[Target, str | Callable[[], bool] | None], None]] = []
+on_target: list[Callable[[Target, Core], None]] = []
 
 
 def targets() -> list[Target]:
     """Every target that has a guard, by name."""
     with _lock:
         return [_registry[name] for name in sorted(_registry)]
+
+
+def _chance() -> float:
+    from random import random  # nothing is drawn while all is well
+
+    return random()
 
 
 def _alive() -> frozenset[int]:
@@ -99,7 +104,8 @@ class Guard:
     many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
     answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
     classes that are the target's answer, not its failure. `health` is the URL of the target's own health
-    check, or a function that returns whether it says ok; `watch()` asks it.
+    check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
+    that have one, the newest that is still in use is asked for.
 
     Raises ConfigurationError with every fault of the arguments at once.
     """
@@ -119,16 +125,18 @@ class Guard:
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
     ) -> None:
-        self.policy = Policy(target, timeout, retry, breaker, limit, fallback, idempotent, answers)
+        self.policy = Policy(
+            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
+        )
         self.policy.check(*_health_faults(health))
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
-        self._core = Core(self.policy, self._target, threading.Lock, random.random)
+        self._core = Core(self.policy, self._target, threading.Lock, _chance)
         _cores.add(self._core)
         for tell in on_target:
-            tell(self._target, health)
+            tell(self._target, self._core)
 
     def __repr__(self) -> str:
         return f"Guard({self.policy.target!r})"
@@ -158,6 +166,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         classify: Callable[[BaseException], Shown | None] | None = None,
         with_attempt: bool = False,
         **kwargs: Any,
@@ -165,12 +174,15 @@ class Guard:
         """Call `fn(*args, **kwargs)` under this guard, in this thread.
 
         `operation` names the kind of call (default: the function's name). `classify` says what an exception
-        shows (None: as usual). `with_attempt` hands the Attempt to `fn` as its first argument. Raises
-        TypeError for an async function: it would silently run unprotected.
+        shows (None: as usual). `key` names the work, and the target knows it by that too: sent again, it
+        is done once; so an unknown outcome may be tried again. `with_attempt` hands the Attempt to `fn` as
+        its first argument. Raises TypeError for an async function: it would silently run unprotected.
         """
         if is_async(fn):
             raise TypeError(f"{name_of(fn)} is async: use `await guard.acall(...)`")
-        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        options = self._options(
+            fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
+        )
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
@@ -179,6 +191,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         classify: Callable[[BaseException], Shown | None] | None = None,
         with_attempt: bool = False,
         **kwargs: Any,
@@ -191,7 +204,9 @@ class Guard:
             raise TypeError(f"{name_of(fn)} is not async: use `guard.call(...)`")
         from brownout._drive import aio
 
-        options = self._options(fn, operation, idempotent, classify, with_attempt=with_attempt)
+        options = self._options(
+            fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
+        )
         return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
@@ -206,6 +221,7 @@ class Guard:
         *args: Any,
         operation: str | None = None,
         idempotent: bool | None = None,
+        key: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
@@ -213,7 +229,7 @@ class Guard:
         For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
         A cancel and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent, fallback=None)
+        options = self._options(fn, operation, idempotent, key=key, fallback=None)
         if is_async(fn):
             from brownout._drive import aio
 
@@ -242,9 +258,10 @@ class Guard:
         if found is not None:
             return found
         policy: dict[str, Any] = {
-            field.name: getattr(self.policy, field.name) for field in fields(self.policy)
-        }
-        policy["target"] = name
+            **vars(self.policy),
+            "target": name,
+            "health": None,
+        }  # the whole's
         try:
             guard = _PartGuard(**policy)
         except _TooMany:
@@ -278,6 +295,7 @@ class Guard:
         idempotent: bool | None = None,  # noqa: FBT001
         classify: Callable[[BaseException], Shown | None] | None = None,
         *,
+        key: str | None = None,
         with_attempt: bool = False,
         fallback: Any = _POLICY,
     ) -> Options:
@@ -287,13 +305,16 @@ class Guard:
             fallback = policy.fallback
             if fallback is not None and is_async(fallback) and not is_async(fn):
                 raise TypeError(f"{name_of(fn)} is not async, but its fallback is: give it a `def`")
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MOST_KEY):
+            raise ValueError(f"key={key!r:.80} is to be a text of 1 to {MOST_KEY} characters")
         asked = self._operation(operation or name_of(fn))
         return Options(
             asked,
-            policy.idempotent if idempotent is None else idempotent,
+            (policy.idempotent or key is not None) if idempotent is None else idempotent,
             classify,
             fallback,
             keeper(self._core, asked) if with_attempt else None,
+            key,
         )
 
 

@@ -7,11 +7,12 @@ thread of its own, so that one that hangs delays no other.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ReferenceType, ref
 
 from brownout import _guard
 from brownout._core.because import Claim
@@ -19,14 +20,28 @@ from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
     from brownout._core.because import Verdict
+    from brownout._core.guard import Core
     from brownout._core.state import State
     from brownout._core.target import Target
 
-log = logging.getLogger("brownout")
-log.addHandler(logging.NullHandler())
+
+class _Log:
+    """The logger "brownout". `logging` is imported by the first line of it, since most write none."""
+
+    def __getattr__(self, name: str) -> Any:
+        import logging
+
+        logger = logging.getLogger("brownout")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+        return getattr(logger, name)
+
+
+log: logging.Logger = _Log()  # type: ignore[assignment]
 
 JUDGE_SECONDS = 0.1
 UNWELL_SECONDS = 5.0  # after a fault of the judge itself: no flood of the log
@@ -100,8 +115,8 @@ class _Judging:
         self.states[target.name] = after
         verdict = target.verdict(now)
         change = Change(target.name, before, after, verdict, now)
-        log.log(
-            logging.INFO if after is None or not after.severity else logging.WARNING,
+        tell = log.info if after is None or not after.severity else log.warning
+        tell(
             "%s: %s -> %s: %s", change.target, _label(before), _label(after), verdict.because,
         )  # fmt: skip
         for listener in list(self.listeners):
@@ -116,12 +131,15 @@ def _label(state: State | None) -> str:
 
 
 class _Health:
-    """Asks one target's own health check, again and again, on a thread of its own."""
+    """Asks one target's own health check, again and again, on a thread of its own.
 
-    def __init__(self, target: Target, ask: str | Callable[[], bool]) -> None:
+    It looks anew each time which one that is, and ends when no guard that has one is left.
+    """
+
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.ask = ask
         self.asked_at: float | None = None
+        self.asked_for: ReferenceType[Core] | None = None
         self.wake = threading.Event()
         self.thread = threading.Thread(
             target=self._run, name=f"brownout-health-{target.name}", daemon=True
@@ -129,22 +147,49 @@ class _Health:
         self.thread.start()
 
     def _run(self) -> None:
-        while True:
-            self.asked_at = clock.now()
-            try:
-                ok = bool(self.ask() if callable(self.ask) else _http_ok(self.ask))
-            except Exception:
-                ok = False
-            self.target.claim = Claim(ok, clock.now())
-            self.asked_at = None
-            if self.wake.wait(HEALTH_SECONDS):
-                return
+        while self._ask():
+            self.wake.wait(HEALTH_SECONDS)
+
+    def _ask(self) -> bool:
+        ask = self._check()
+        if ask is None:
+            return False
+        self.asked_at = clock.now()
+        try:
+            ok = bool(ask() if callable(ask) else _http_ok(ask))
+        except Exception:
+            ok = False
+        with _lock:
+            if not self.wake.is_set():  # else another one asks by now
+                self.target.claim = Claim(ok, clock.now())
+        self.asked_at = None
+        return True
+
+    def _check(self) -> str | Callable[[], bool] | None:
+        with _lock:
+            if self.wake.is_set():
+                return None
+            core = _newest(self.target.name)
+            if core is None:
+                del _health[self.target.name]
+                self.target.claim = None
+                return None
+            self.asked_for = ref(core)
+            return core.policy.health
 
     def look(self, now: float) -> None:
-        """A health check that says nothing does not say ok."""
+        """A health check that says nothing does not say ok; where there is a newer one, that is asked."""
         asked_at = self.asked_at
-        if asked_at is not None and now - asked_at > 2 * HEALTH_TIMEOUT_SECONDS:
+        if asked_at is None or now - asked_at <= 2 * HEALTH_TIMEOUT_SECONDS:
+            return
+        with _lock:
+            if self.wake.is_set() or self.asked_at != asked_at:
+                return
             self.target.claim = Claim(ok=False, at=now)
+            core = _newest(self.target.name)
+            if core is not None and self.asked_for is not None and self.asked_for() is not core:
+                self.wake.set()
+                _health[self.target.name] = _Health(self.target)
 
 
 def _http_ok(url: str) -> bool:
@@ -170,16 +215,17 @@ def _http_ok(url: str) -> bool:
 
 _judging = _Judging()
 on_stop: list[Callable[[], None]] = []
-_asked: dict[str, str | Callable[[], bool]] = {}
+_asked: dict[str, list[ReferenceType[Core]]] = {}  # guards that have a health check, oldest first
 _health: dict[str, _Health] = {}
 _watching = threading.Event()
 _lock = threading.Lock()
 
 
-def _on_target(target: Target, health: str | Callable[[], bool] | None) -> None:
-    if health is not None:
+def _on_target(target: Target, core: Core) -> None:
+    if core.policy.health is not None:
         with _lock:
-            _asked[target.name] = health
+            known = [one for one in _asked.get(target.name, ()) if one() is not None]
+            _asked[target.name] = [*known, ref(core)]
     if _watching.is_set():
         _ask_all()
 
@@ -187,12 +233,18 @@ def _on_target(target: Target, health: str | Callable[[], bool] | None) -> None:
 _guard.on_target.append(_on_target)
 
 
+def _newest(name: str) -> Core | None:
+    """The newest guard of a target that is still in use and has a health check. Under the lock."""
+    cores = (one() for one in reversed(_asked.get(name, ())))
+    return next((core for core in cores if core is not None), None)
+
+
 def _ask_all() -> None:
     known = {target.name: target for target in _guard.targets()}
     with _lock:
-        for name, ask in _asked.items():
-            if name not in _health and name in known:
-                _health[name] = _Health(known[name], ask)
+        for name in _asked:
+            if name not in _health and name in known and _newest(name) is not None:
+                _health[name] = _Health(known[name])
 
 
 def states() -> list[Verdict]:
@@ -216,8 +268,13 @@ def on_change(listener: Callable[[Change], object]) -> Callable[[Change], object
     """Call `listener(change)` whenever a target's state changes; usable as a decorator.
 
     It runs on the judge's thread, never on a call's path; an exception in it is logged and goes no
-    further. Raises ConfigurationError after 100 listeners.
+    further. One that is registered again, also as the function of a module that was loaded again, is told
+    once. Raises ConfigurationError after 100 listeners.
     """
+    for index, known in enumerate(_judging.listeners):
+        if _same(known, listener):
+            _judging.listeners[index] = listener
+            return listener
     if len(_judging.listeners) >= MOST_LISTENERS:
         raise ConfigurationError(
             f"on_change: {MOST_LISTENERS} listeners are enough: register each only once"
@@ -225,6 +282,17 @@ def on_change(listener: Callable[[Change], object]) -> Callable[[Change], object
     _judging.listeners.append(listener)
     _judging.start()
     return listener
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether it is the same listener, or the same function of a module that was loaded again."""
+    if one == other:
+        return True
+    if not (isinstance(one, FunctionType) and isinstance(other, FunctionType)):
+        return False
+    if "<" in one.__qualname__ or hasattr(one, "__wrapped__"):  # many may have that name
+        return False
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 def stop() -> None:

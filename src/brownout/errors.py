@@ -5,7 +5,7 @@
     │   ├── DeadlinePassed    no time was left (also a TimeoutError)
     │   ├── BreakerOpen       the target is UNRESPONSIVE or CRASHED and no probe was free
     │   └── LimitReached      too many attempts were in flight
-    ├── OutcomeUnknown        it may have been sent, and nothing is known    .target .sent_at .phase
+    ├── OutcomeUnknown        it may have been sent, and nothing is known    .target .sent_at .phase .key
     │   └── TimedOut          our timer ended the attempt (also a TimeoutError)
     ├── ConfigurationError    a guard or a file that can't work (also a ValueError)
     ├── FaultRefused          a fault that may not or can't be made here; nothing was done
@@ -77,7 +77,8 @@ class LimitReached(Refused):
 class OutcomeUnknown(BrownoutError):
     """The attempt may have been sent and nothing is known of what became of it.
 
-    `sent_at` is a monotonic instant in seconds, `phase` how far the attempt had come for certain.
+    `sent_at` is a monotonic instant in seconds, `phase` how far the attempt had come for certain, `key`
+    what the call named its work by (None: it has no key, so that nobody can be asked).
     """
 
     def __init__(self, message: str, *, target: str, sent_at: float, phase: Phase) -> None:
@@ -85,6 +86,7 @@ class OutcomeUnknown(BrownoutError):
         self.target = target
         self.sent_at = sent_at
         self.phase = phase
+        self.key: str | None = None
 
 
 class TimedOut(OutcomeUnknown, TimeoutError):

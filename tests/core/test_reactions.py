@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from brownout import Breaker, ConfigurationError, OutcomeClass, Retry, State
+from brownout import Breaker, OutcomeClass, State
 from brownout._core.breaker import CLOSED, OPEN, PROBING, RAMP, TRANSITIONS, Gate
 from brownout._core.budget import FIRST, MOST_SAVED, Budget
 from brownout._core.limit import Limit
-from brownout._core.policy import Policy
 
 OK, SILENT, LEFT = OutcomeClass.SUCCESS, OutcomeClass.UNKNOWN, OutcomeClass.CANCELLED
 
@@ -188,35 +187,6 @@ class GateMoves(RuleBasedStateMachine):
 TestGateMoves = GateMoves.TestCase
 
 
-def test_all_faults_of_a_policy_are_told_at_once() -> None:
-    policy = Policy(
-        "http://u:p@x",
-        0,
-        Retry(1, 2.0, -1.0),
-        Breaker(State.HEALTHY, 0, wait=0),
-        0,
-        5,  # type: ignore[arg-type]
-        answers=(1,),  # type: ignore[arg-type]
-    )
-    with pytest.raises(ConfigurationError) as caught:
-        policy.check()
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 12
-    assert "p@x" not in lines[1]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"retry": 3}, {"breaker": True}, {"limit": True}, {"timeout": float("nan")}]
-)
-def test_what_is_not_a_policy_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError):
-        Policy("x", **changes).check()  # type: ignore[arg-type]
-
-
-def test_the_plain_policy_is_fine() -> None:
-    Policy("x").check()
-
-
 def test_a_part_that_hangs_does_not_hold_up_the_probes_that_are_answered() -> None:
     one = opened(lease=2.0)
     leases = [one.admit(11.0)[1] for _ in range(3)]
@@ -241,3 +211,20 @@ def test_without_a_lease_of_its_own_a_probe_has_as_long_as_it_was_waited_for() -
         assert one.phase is PROBING
         one.admit(now + held + 0.01)
         assert one.phase is OPEN
+
+
+def test_a_target_that_takes_longer_than_was_ever_waited_is_let_in_within_its_timeout() -> None:
+    one = Gate(Breaker(wait=1.0, wait_most=4.0), threading.Lock(), lambda: 0.5, 60.0)
+    one.observe(State.UNRESPONSIVE, 0.0, 0.0)
+    now = 0.0
+    for _ in range(5):  # each probe is answered after twenty seconds
+        now = max(now, one.until)
+        leases = [one.admit(now)[1] for _ in range(3)]
+        while one.phase is PROBING and now < one.until + 20.0:
+            now += 1.0
+            one.admit(now)
+        for lease in leases:
+            one.settle(lease or 0, OK, now)
+        if one.phase is RAMP:
+            return
+    pytest.fail("it is never let in again")

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from math import ceil, inf, isinf
+import sys
+from array import array
+from math import ceil, exp2, floor, inf, isinf, log2
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
+from brownout._core import sketch as module
+from brownout._core.sketch import (
+    BUCKETS,
+    HALF,
+    LONGEST,
+    MOST,
+    SCALE,
+    TINY,
+    Sketch,
+    bucket,
+    lanes,
+    middle,
+    unpack,
+    zeros,
+)  # fmt: skip
 
-latencies = st.floats(min_value=1e-5, max_value=120.0)
+latencies = st.floats(min_value=TINY, max_value=255.0)
+long_ones = st.floats(min_value=0.0, max_value=1e30)  # so that scales differ
+samples = st.lists(st.tuples(long_ones, st.booleans()), max_size=30)
 
 
 def sketch_of(answered: list[float], censored: list[float] | None = None) -> Sketch:
@@ -43,13 +61,111 @@ def test_quantiles_are_within_the_bucket(values: list[float], share: float) -> N
     assert sketch_of(values).quantile(share) == pytest.approx(ordered[index], rel=0.05)
 
 
-@given(st.lists(latencies, max_size=50), st.lists(latencies, max_size=50), st.lists(latencies))
-def test_merge_is_exact_and_commutes(a: list[float], b: list[float], c: list[float]) -> None:
-    one, other = sketch_of(a, c), sketch_of(b)
-    one.merge(other)
-    back = sketch_of(b)
-    back.merge(sketch_of(a, c))
-    assert one.pairs() == back.pairs() == sketch_of(a + b, c).pairs()
+def told(*parts: list[tuple[float, bool]]) -> Sketch:
+    """A sketch of all the samples, merged from one sketch for each part."""
+    whole = Sketch()
+    for part in parts:
+        one = Sketch()
+        for seconds, censored in part:
+            one.add(seconds, censored=censored)
+        whole.merge(one)
+    return whole
+
+
+@given(samples, samples, samples)
+def test_merge_is_exact_commutes_and_associates(
+    a: list[tuple[float, bool]], b: list[tuple[float, bool]], c: list[tuple[float, bool]]
+) -> None:
+    ab, bc = told(a, b), told(b, c)
+    ab.merge(told(c))
+    left = told(a)
+    left.merge(bc)
+    for one in (ab, left, told(c, b, a), told(a + b + c)):
+        assert one.told() == told(b, a, c).told()
+    assert ab.count == len(a + b + c)
+
+
+@given(samples, samples)
+def test_a_merged_sketch_knows_each_latency_within_its_scale(
+    a: list[tuple[float, bool]], b: list[tuple[float, bool]]
+) -> None:
+    values = sorted(max(seconds, TINY) for seconds, censored in a + b if not censored)
+    merged = told(a, b)
+    if values and not any(censored for _, censored in a + b):
+        error = exp2(0.5 / 2**merged.scale) - 1
+        for share in (0.0, 0.5, 0.99, 1.0):
+            exact = values[max(0, ceil(share * len(values) - 1e-9) - 1)]
+            assert merged.quantile(share) == pytest.approx(exact, rel=error + 1e-9)
+
+
+def test_a_longer_latency_is_not_clamped_but_makes_the_buckets_wider() -> None:
+    sketch = sketch_of([0.001, 0.1, 250.0])
+    assert sketch.scale == SCALE
+    sketch.add(3600.0)
+    assert sketch.scale == SCALE - 1
+    assert sketch.quantile(1.0) == pytest.approx(3600.0, rel=0.1)
+    assert sketch.quantile(0.5) == pytest.approx(0.1, rel=0.1)
+    sketch.add(inf)
+    assert (sketch.scale, sketch.count) == (0, 5)
+    assert sketch.quantile(1.0) >= LONGEST
+
+
+@given(st.integers(0, 20), st.floats(min_value=TINY, max_value=1e6))
+def test_a_bucket_of_another_scale_finds_its_place(scale: int, seconds: float) -> None:
+    sketch = Sketch()
+    sketch.put(floor(log2(seconds) * 2**scale), scale, 2, 0)
+    assert sketch.scale <= min(scale, SCALE)
+    assert sketch.count == 2
+    error = exp2(1 / 2**sketch.scale) - 1
+    assert sketch.quantile(0.5) == pytest.approx(seconds, rel=error + 1e-9)
+    again = Sketch()
+    again.hear(sketch.told())
+    assert again.told() == sketch.told()
+
+
+@pytest.mark.parametrize(("index", "scale"), [(0, -1), (0, 21), (10_000, 3)])
+def test_a_bucket_that_no_latency_has_is_refused(index: int, scale: int) -> None:
+    with pytest.raises(ValueError, match="no bucket"):
+        Sketch().put(index, scale, 1, 0)
+
+
+def test_a_count_beyond_32_bits_is_not_lost() -> None:
+    sketch = Sketch()
+    assert sketch.answered.itemsize == 4
+    sketch.put(0, SCALE, MOST, 0)
+    other = Sketch()
+    other.merge(sketch)
+    other.merge(sketch)
+    sketch.add(1.0)
+    assert (sketch.count, other.count) == (MOST + 1, 2 * MOST)
+
+
+@given(st.lists(st.lists(st.integers(0, MOST), min_size=BUCKETS, max_size=BUCKETS), max_size=3))
+def test_lanes_add_up_without_an_overflow(many: list[list[int]]) -> None:
+    wide = sum(lanes(array("I", counts)) for counts in many)
+    sums = [sum(column) for column in zip(*many, strict=True)]
+    assert unpack(wide) == [(index, count) for index, count in enumerate(sums) if count]
+
+
+def test_lanes_are_the_same_under_the_other_byte_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = array("I", range(BUCKETS))
+    swapped = array("I", counts)
+    swapped.byteswap()
+    little = sys.byteorder == "little"
+    monkeypatch.setattr(module, "byteorder", "big" if little else "little")
+    told = array("Q", lanes(swapped).to_bytes(8 * BUCKETS, "big" if little else "little"))
+    told.byteswap()
+    assert list(told[: BUCKETS // 2]) == list(range(0, BUCKETS, 2))
+    assert list(told[BUCKETS // 2 :]) == list(range(1, BUCKETS, 2))
+
+
+def test_lanes_tell_when_a_count_is_half_full() -> None:
+    for index in (0, 1, BUCKETS - 1):
+        counts = zeros()
+        counts[index] = 2**31 - 1
+        assert not lanes(counts) & HALF
+        counts[index] += 1
+        assert lanes(counts) & HALF
 
 
 def test_callers_who_gave_up_do_not_make_a_target_look_fast() -> None:

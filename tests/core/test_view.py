@@ -1,9 +1,11 @@
 from itertools import permutations
+from math import inf
 
 import pytest
 
 from brownout import State
-from brownout._core.view import absence, rows
+from brownout._core.sketch import Latencies, Sketch
+from brownout._core.view import Seen, Together, absence, rows
 from tests.fleet.sample import NOW, observer, only, seen
 
 LATE = NOW - 5.1
@@ -94,3 +96,50 @@ def test_an_absence_names_its_process() -> None:
         absence(observer("shop", written=NOW - 12), NOW)
         == "shop (pid 7) has not been heard of for 12 s"
     )
+
+
+def latencies(*seconds: float, left: int = 0) -> Latencies:
+    sketch = Sketch()
+    for each in seconds:
+        sketch.add(each)
+    for _ in range(left):
+        sketch.add(1.0, censored=True)
+    return sketch.told()
+
+
+def saw(name: str, told: Latencies, operation: str = "read", written: float = NOW) -> Seen:
+    one = seen(by=observer(name, written=written), operation=operation)
+    return one._replace(verdicts=(one.verdicts[0].__replace__(latencies=told),))
+
+
+def test_latencies_of_all_observers_are_added_up() -> None:
+    fast, slow = latencies(*[0.01] * 98), latencies(0.5, 0.5)
+    group = [saw("a", fast), saw("b", slow), saw("c", latencies())]
+    group += [saw("d", latencies(9.0), operation="write"), saw("e", latencies(9.0), written=LATE)]
+    everything = latencies(*[0.01] * 98, 0.5, 0.5)
+    sketch = Sketch()
+    sketch.hear(everything)
+    for some in permutations(group):
+        together = only(rows(some, NOW)).together
+        assert together == Together(2, 100, sketch.quantile(0.5), sketch.quantile(0.99))
+    assert sketch.quantile(0.99) == pytest.approx(0.5, rel=0.05)
+
+
+def test_latencies_of_different_scales_are_added_up() -> None:
+    row = only(rows([saw("a", latencies(*[0.1] * 9)), saw("b", latencies(3600.0))], NOW))
+    together = row.together
+    assert together is not None
+    assert (together.observers, together.calls) == (2, 10)
+    assert together.p50_seconds == pytest.approx(0.1, rel=0.1)
+    assert together.p99_seconds == pytest.approx(3600.0, rel=0.1)
+
+
+def test_a_hang_that_one_observer_sees_is_not_hidden_by_the_others() -> None:
+    row = only(rows([saw("a", latencies(*[0.01] * 90)), saw("b", latencies(left=10))], NOW))
+    assert row.together is not None
+    assert row.together.p99_seconds == inf
+
+
+def test_without_evidence_there_is_nothing_together() -> None:
+    assert only(rows([seen(None)], NOW)).together is None
+    assert only(rows([seen()._replace(verdicts=())], NOW)).together is None

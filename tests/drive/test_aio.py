@@ -21,20 +21,10 @@ from brownout import (
     remaining,
 )
 from brownout.testing import FakeClock, Script, answer, fail, hang
+from tests.seen import classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
 
 
 def in_use(guard: Guard) -> int:
@@ -530,3 +520,65 @@ def test_a_cancel_in_the_fallback_is_a_cancel(clock: FakeClock) -> None:
 
     clock.run(main())
     assert in_use(guard) == 0
+
+
+def test_the_next_attempt_inherits_nothing_of_one_that_is_over(clock: FakeClock) -> None:
+    """An attempt's object may serve again: never one that was expired, however it ended."""
+    guard = Guard("t", timeout=0.5, limit=2, breaker=None)
+
+    async def stubborn() -> str:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            return "late"
+        raise AssertionError
+
+    @guard
+    async def work(do: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        return await do()
+
+    async def quick() -> str:
+        return f"{remaining():.1f}"
+
+    async def main() -> None:
+        for _ in range(3):
+            assert await work(quick) == "0.5"
+            assert [*await asyncio.gather(work(stubborn), work(stubborn))] == ["late", "late"]
+            assert await work(quick) == "0.5"
+            left = [asyncio.create_task(work(forever)) for _ in "ab"]  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+            assert [task.cancelled() for task in left] == [True, True]  # by the caller, not by us
+            assert await work(quick) == "0.5"
+            began = clock.now()
+            with pytest.raises(TimedOut):
+                await work(forever)  # type: ignore[arg-type]
+            assert 0.5 <= clock.now() - began <= 0.53
+            assert in_use(guard) == 0
+
+    clock.run(main())
+    assert classes(guard) == {"SUCCESS": 15, "UNKNOWN": 3, "CANCELLED": 6}
+    assert guard._target.operation("work", 0.0).evidence.in_flight == 0
+
+
+def test_without_a_time_out_nothing_is_cancelled(clock: FakeClock) -> None:
+    """It shares the wheel with those that have one, and outlives them."""
+    endless, short = Guard("endless"), Guard("short", timeout=0.1, breaker=None)
+
+    async def main() -> None:
+        long = asyncio.create_task(endless.acall(asyncio.sleep, 100.0))
+        left = asyncio.create_task(endless.acall(forever))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            with pytest.raises(TimedOut):
+                await short.acall(forever)
+        await long
+        assert not left.done()
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+
+    clock.run(main())
+    assert classes(endless) == {"SUCCESS": 1, "CANCELLED": 1}

@@ -10,19 +10,9 @@ import pytest
 
 from brownout import Attempt, Guard, OutcomeClass, Retry, deadline, remaining
 from brownout.testing import FakeClock, Script, answer, fail
+from tests.seen import classes
 
 REFUSED = fail(ConnectionRefusedError(111, "no"))
-
-
-def classes(guard: Guard) -> dict[str, int]:
-    """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
-    for operation in guard._target.operations.values():
-        for shard in list(operation.evidence.shards.values()):
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
 
 
 def test_a_late_value_is_returned_and_counted_late(clock: FakeClock) -> None:
@@ -222,3 +212,50 @@ def test_permits_are_exact_across_threads() -> None:
     assert sorted(ends) == ["LimitReached"] * 17 + ["ok"] * 3
     assert guard._core.limit is not None
     assert guard._core.limit.in_use == 0
+
+
+def test_the_ordinary_path_counts_as_the_longer_one_does(clock: FakeClock) -> None:
+    """It is written out in each driver for speed; what it leaves behind must be the same."""
+    spans = [0.0, 1e-6, 0.001, 0.0123, 0.4, 3.0, 500.0]
+
+    def told(name: str, *, longer: bool, loop: bool) -> tuple[object, ...]:
+        guard = Guard(name, timeout=1000.0, limit=2, breaker=None)
+
+        def work(seconds: float) -> float:
+            clock.sleep(seconds)
+            return remaining()
+
+        async def awork(seconds: float) -> float:
+            return work(seconds)
+
+        def handed(_: Attempt, seconds: float) -> float:
+            return work(seconds)
+
+        async def ahanded(_: Attempt, seconds: float) -> float:
+            return work(seconds)
+
+        async def main() -> list[float]:
+            if longer:
+                return [
+                    await guard.acall(ahanded, s, operation="w", with_attempt=True) for s in spans
+                ]
+            return [await guard.acall(awork, s, operation="w") for s in spans]
+
+        if loop:
+            left = clock.run(main())
+        elif longer:
+            left = [guard.call(handed, s, operation="w", with_attempt=True) for s in spans]
+        else:
+            left = [guard.call(work, s, operation="w") for s in spans]
+        evidence, limit = guard._target.operation("w", 0.0).evidence, guard._core.limit
+        assert limit is not None
+        (shard,) = evidence.shards.values()
+        counted = (list(shard.answered), shard.counts, shard.calls, evidence.in_flight)
+        return [round(x, 6) for x in left], counted, limit.in_use
+
+    ways = [
+        told(f"{longer}-{loop}", longer=longer, loop=loop)
+        for longer in (True, False)
+        for loop in (True, False)
+    ]
+    assert ways[0] == ways[1] == ways[2] == ways[3]

@@ -87,13 +87,51 @@ def test_it_is_idle_when_nothing_waits(clock: FakeClock) -> None:
 def test_attempts_that_have_ended_are_forgotten(clock: FakeClock) -> None:
     """An hour's time-out and steady traffic must not keep a slot for each 10 ms of the hour."""
     guard = Guard("t", timeout=3600.0, breaker=None)
+    short = Guard("short", timeout=0.05, breaker=None)
 
     async def main() -> None:
-        for _ in range(5000):
-            await guard.acall(asyncio.sleep, 0.02)
         found = wheels.wheel(asyncio.get_running_loop())
-        assert len(found.slots) < 1500
-        assert len(found.slots) == len(found._heap)
+        most = 0
+
+        async def calls() -> None:
+            nonlocal most
+            for _ in range(1000):
+                await guard.acall(asyncio.sleep, 0.2)
+                most = max(most, len(found.slots))
+
+        async def ticks() -> None:
+            for _ in range(1000):  # the timer fires all the time, so that the long ones get slots
+                await ended_after(short, clock)
+
+        await asyncio.gather(*(calls() for _ in range(5)), ticks())
+        assert 1 <= most <= 6
+        assert found.slots == {}
+        assert found.fresh == {}
+
+    clock.run(main())
+
+
+def test_one_that_outlives_the_timer_still_ends_in_time(clock: FakeClock) -> None:
+    """It is laid into a slot when the timer fires for another; there it is found again."""
+    long, short = Guard("long", timeout=1.0, breaker=None), Guard("short", timeout=0.1)
+
+    async def main() -> None:
+        hung = [asyncio.create_task(ended_after(long, clock)) for _ in range(3)]
+        well = asyncio.create_task(long.acall(asyncio.sleep, 0.5))
+        left = asyncio.create_task(long.acall(forever))
+        await asyncio.sleep(0)
+        await ended_after(short, clock)
+        found = wheels.wheel(asyncio.get_running_loop())
+        assert found.fresh == {}
+        assert sum(len(waiting) for waiting in found.slots.values()) == 5
+        left.cancel()
+        await well
+        assert left.cancelled()
+        assert sum(len(waiting) for waiting in found.slots.values()) == 3
+        for took in await asyncio.gather(*hung):
+            assert 1.0 <= took <= 1.0 + 2 * SLOT_SECONDS
+        assert found.slots == {}
+        assert timers() == []
 
     clock.run(main())
 

@@ -7,20 +7,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import httpx2
 
-from brownout import Guard, OutcomeClass, Retry
+from brownout import Guard, Retry
 from brownout.ext.httpx import Transport
+from tests import seen
+from tests.seen import LIMIT_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KINDS = [(httpx, False), (httpx, True), (httpx2, False), (httpx2, True)]
-LIMIT_SECONDS = 10.0
 
 
 class Client:
@@ -117,14 +117,8 @@ def client_of(kind: Any, guard: Guard, **how: Any) -> Iterator[Client]:
 
 def classes(guard: Guard) -> dict[str, int]:
     """What all attempts of a guard showed, by class."""
-    counts: dict[str, int] = {}
     guard._target.fold(time.monotonic())  # what held attempts showed waits for it
-    for operation in guard._target.operations.values():
-        for shard in operation.evidence._all():
-            for class_ in OutcomeClass:
-                if shard.counts[class_]:
-                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
-    return counts
+    return seen.classes(guard)
 
 
 def generous(**how: Any) -> Guard:
@@ -133,10 +127,3 @@ def generous(**how: Any) -> Guard:
     guard = Guard("t", **{"timeout": 5.0, "retry": retry, **how})
     guard._target.budget.balance = 10.0
     return guard
-
-
-def until(true: Callable[[], object]) -> None:
-    end, never = time.monotonic() + LIMIT_SECONDS, Event()
-    while not true():
-        assert time.monotonic() < end, "it did not become true in time"
-        never.wait(0.005)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ssl
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import trustme
 
 from tests.ext.client import KINDS
 from tests.ext.server import Server
@@ -25,3 +27,22 @@ def server() -> Iterator[Server]:
         yield one
     finally:
         one.close()
+
+
+class Tls(NamedTuple):
+    """What a server and its clients need to trust each other."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def tls() -> Tls:
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    server.set_alpn_protocols(["h2", "http/1.1"])
+    server.num_tickets = 0  # unread, they make of every close a reset
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return Tls(server, client)

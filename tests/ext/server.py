@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 LIMIT_SECONDS = 20.0
@@ -59,13 +60,33 @@ def hang(server: Server, connection: socket.socket) -> bool:
     return False
 
 
+def _beneath(connection: socket.socket, most: int) -> bytes:
+    """What came, below TLS: to that a reset is an end like another."""
+    return socket.socket.recv(connection, most)
+
+
 def watch(server: Server, connection: socket.socket) -> bool:
     """Says nothing, and writes down how the caller leaves."""
     connection.settimeout(LIMIT_SECONDS)
     try:
-        server.left.append("closed" if not connection.recv(1) else "sent more")
+        server.left.append("closed" if not _beneath(connection, 1) else "sent more")
     except ConnectionResetError:
         server.left.append("reset")
+    return False
+
+
+def count(server: Server, connection: socket.socket) -> bool:
+    """Reads nothing until the test says go; then all, and writes down how much, and how it ended."""
+    server.go.wait(LIMIT_SECONDS)
+    connection.settimeout(LIMIT_SECONDS)
+    read = 0
+    try:
+        while data := _beneath(connection, 65536):
+            read += len(data)
+        server.left.append(f"closed after {read}")
+    except ConnectionResetError:
+        server.left.append("reset")
+    server.late = read
     return False
 
 
@@ -110,23 +131,28 @@ def reset_at_first_byte(server: Server, connection: socket.socket) -> bool:
 class Server:
     """Listens on 127.0.0.1. `script` holds the replies to come; then it is `otherwise`.
 
-    With `on_accept`, that is done to each connection before a byte is read.
+    With `on_accept`, that is done to each connection before a request is read; with `tls` after its
+    handshake, in that context.
     """
 
-    def __init__(self, on_accept: Callable[..., bool] | None = None) -> None:
+    def __init__(
+        self, on_accept: Callable[..., bool] | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script: deque[Callable[..., bool]] = deque()
         self.otherwise: Callable[..., bool] = reply()
         self.came: list[Came] = []
         self.left: list[str] = []  # how callers left, where it was watched
+        self.late = -1  # bytes that came afterwards, where they were counted
         self.accepted = 0
         self.go = threading.Event()
         self._on_accept = on_accept
+        self._tls = tls
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self._start(self._accept)
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
@@ -145,8 +171,8 @@ class Server:
                 self._open.add(connection)
             self._start(self._serve, connection)
 
-    def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection:
+    def _serve(self, raw: socket.socket) -> None:
+        with suppress(OSError), raw, self._secured(raw) as connection:
             if self._on_accept is None or self._on_accept(self, connection):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while (came := _read(connection)) is not None:
@@ -156,7 +182,16 @@ class Server:
                     if not do(self, connection):
                         break
         with self._lock:
-            self._open.discard(connection)
+            self._open.discard(raw)
+
+    def _secured(self, raw: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return raw
+        raw.settimeout(LIMIT_SECONDS)
+        connection = self._tls.wrap_socket(raw, server_side=True)
+        with self._lock:
+            self._open.add(connection)
+        return connection
 
     @property
     def open(self) -> int:

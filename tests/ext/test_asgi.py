@@ -1,16 +1,19 @@
-"""The ASGI middleware: as a plain app with hand-written scopes, and for real under uvicorn."""
+"""The ASGI middleware: as a plain app with hand-written scopes, and for real under uvicorn and hypercorn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from contextvars import ContextVar
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import hypercorn
+import hypercorn.asyncio
 import pytest
 import uvicorn
 
@@ -503,7 +506,7 @@ def test_what_can_not_work_is_refused_at_once(options: Any, fault: str) -> None:
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
+def by_uvicorn(app: Any) -> Iterator[str]:
     config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     up = threading.Event()
@@ -524,7 +527,49 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(20)
 
 
-def test_the_first_hops_deadline_bounds_the_second_over_real_sockets(handler: Handler) -> None:
+@contextlib.contextmanager
+def by_hypercorn(app: Any) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))  # who comes early waits
+    port = listener.getsockname()[1]
+    config = hypercorn.Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.errorlog, config.graceful_timeout = None, 1.0
+    over = threading.Event()
+
+    async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        for _ in range(2):  # startup, shutdown
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        watcher = threading.Thread(
+            target=lambda: (over.wait(50), loop.call_soon_threadsafe(stop.set))
+        )
+        watcher.start()
+        await hypercorn.asyncio.serve(without_lifespan, config, shutdown_trigger=stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        over.set()
+        thread.join(20)
+
+
+@pytest.fixture(params=[by_uvicorn, by_hypercorn], ids=lambda by: by.__name__)
+def serving(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_the_first_hops_deadline_bounds_the_second_over_real_sockets(
+    handler: Handler, serving: Any
+) -> None:
     app = Deadlines(handler)
     guard = Guard("second", timeout=5.0)
     with (
@@ -547,7 +592,7 @@ def test_the_first_hops_deadline_bounds_the_second_over_real_sockets(handler: Ha
 
 
 def test_a_body_that_stalls_past_the_deadline_is_dropped_over_real_sockets(
-    handler: Handler,
+    handler: Handler, serving: Any
 ) -> None:
     app = Deadlines(handler)
     over = threading.Event()
@@ -566,7 +611,9 @@ def test_a_body_that_stalls_past_the_deadline_is_dropped_over_real_sockets(
     assert app.counts.dropped_at_body == 1
 
 
-def test_a_hop_in_the_middle_passes_on_what_is_left_over_real_sockets(handler: Handler) -> None:
+def test_a_hop_in_the_middle_passes_on_what_is_left_over_real_sockets(
+    handler: Handler, serving: Any
+) -> None:
     inner = Guard("inner")
     over = threading.Event()
     left: list[float] = []

@@ -32,8 +32,9 @@ from brownout import (
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
 from tests.ext import server as servers
-from tests.ext.client import KINDS, LIMIT_SECONDS, classes, client_of, generous, until
+from tests.ext.client import KINDS, classes, client_of, generous
 from tests.ext.server import Server, cut, hang, held, reply, reset, reset_at_first_byte
+from tests.seen import LIMIT_SECONDS, until
 
 
 @pytest.fixture
@@ -85,6 +86,19 @@ def test_a_guard_that_is_idempotent_repeats_a_post(kind: Any, server: Server) ->
     with client_of(kind, guard) as client:
         assert client.request("POST", server.url, content=b"x").status_code == 200
     assert [came.body for came in server.came] == [b"x", b"x"]
+
+
+def test_a_post_with_an_idempotency_key_is_repeated_with_the_same_key(
+    kind: Any, server: Server
+) -> None:
+    guard = generous()
+    server.script.extend([reply(500), reply(200)])
+    with client_of(kind, guard) as client:
+        answer = client.request(
+            "POST", server.url, content=b"x", headers={"Idempotency-Key": "order-1"}
+        )
+        assert answer.status_code == 200
+    assert [came.headers["idempotency-key"] for came in server.came] == ["order-1", "order-1"]
 
 
 def test_the_budget_bounds_what_is_repeated(kind: Any, server: Server) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from brownout import Guard, LimitReached, OutcomeClass, Retry, State, TimedOut, deadline
 from brownout.ext.httpx import Transport
-from tests.ext.client import classes, client_of, until
+from tests.ext.client import classes, client_of
 from tests.ext.server import Server, begun, cut, held, reply, reset, rest, watch
+from tests.seen import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

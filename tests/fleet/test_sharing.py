@@ -19,6 +19,7 @@ from brownout.fleet.local import read
 from brownout.fleet.sharing import Sharing
 from brownout.fleet.wire import Told
 from tests.fleet.sample import verdict
+from tests.seen import until
 
 LIMIT = 10.0  # seconds that a test waits at most for another thread
 
@@ -26,16 +27,6 @@ LIMIT = 10.0  # seconds that a test waits at most for another thread
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "fleet.db"
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition that another thread brings about."""
-    pause = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it did not come about in time")
 
 
 def calls(guard: Guard, count: int = 30) -> None:
@@ -187,6 +178,18 @@ def test_too_many_targets_are_left_out_visibly(path: Path, monkeypatch: pytest.M
 
 
 # ------------------------------------------------------------------------------------- trouble
+
+
+def test_a_part_that_was_dropped_is_gone_from_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_guard, "MOST_TARGETS", 3)
+    writer, guard = Sharing(str(path)), Guard("shop")
+    with closing(writer._file()):
+        for part in "abcd":
+            calls(guard.per(part))
+            writer.write()
+        assert sorted(row.target for row in read(path).rows) == ["shop", "shop/c", "shop/d"]
 
 
 def test_trouble_is_told_once_and_again_after_it_had_worked(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from brownout import State
+from brownout._core.sketch import Latencies
 from brownout.fleet import wire
 from tests.fleet.sample import NOW, observer, verdict
 
@@ -46,6 +47,43 @@ def test_a_body_is_bounded_and_says_what_it_leaves_out(monkeypatch: pytest.Monke
     seen = wire.read(observer(), "quotes", wire.write(many, lambda instant: instant))
     assert seen.left_out + len(seen.verdicts) == 33
     assert 0 < len(seen.verdicts) < 33
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (Latencies(3, ((-56, 100, 3), (0, 2, 0))), Latencies(3, ((-56, 100, 3), (0, 2, 0)))),
+        (
+            Latencies(2, ((0, 7, 1), (40, 10**12, 0))),
+            Latencies(2, ((0, 7, 1), (40, 10**12, 0))),
+        ),
+        (Latencies(5, ((0, 7, 0), (3, 1, 1), (4, 1, 0))), Latencies(3, ((0, 8, 1), (1, 1, 0)))),
+        (Latencies(3, ((-900, 1, 0), (100, 1, 0))), Latencies(2, ((-56, 1, 0), (50, 1, 0)))),
+    ],
+)
+def test_latencies_keep_their_scale_and_become_coarser_where_they_must(
+    told: Latencies, read: Latencies
+) -> None:
+    body = wire.write([verdict().__replace__(latencies=told)], lambda instant: instant)
+    assert wire.read(observer(), "quotes", body).verdicts[0].latencies == read
+
+
+def test_a_body_without_latencies_is_read() -> None:
+    told = json.loads(body())
+    del told["operations"][0]["latencies"]
+    seen = wire.read(observer(), "quotes", json.dumps(told))
+    assert seen.verdicts[0].latencies.rows == ()
+
+
+def test_latencies_are_left_out_before_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = Latencies(3, tuple((index, 1000, 1000) for index in range(-100, 60)))
+    many = [verdict(operation=f"op {n}").__replace__(latencies=fine) for n in range(33)]
+    monkeypatch.setattr(wire, "MOST_BODY_BYTES", 30_000)
+    text = wire.write(many, lambda instant: instant)
+    assert len(text) <= 30_000
+    seen = wire.read(observer(), "quotes", text)
+    assert (len(seen.verdicts), seen.left_out) == (33, 0)
+    assert seen.verdicts[0].latencies.rows == ()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +137,19 @@ def test_a_text_can_do_nothing_to_a_terminal(text: str, plain: str) -> None:
         operation(shape=[1] * 65),
         operation(shape=[-1]),
         operation(shape=["█"]),
+        operation(latencies=[]),
+        operation(latencies={}),
+        operation(latencies={"scale": 3}),
+        operation(latencies={"scale": 21, "rows": []}),
+        operation(latencies={"scale": 3.0, "rows": []}),
+        operation(latencies={"scale": -1, "rows": []}),
+        operation(latencies={"scale": 3, "rows": [[1, 2]]}),
+        operation(latencies={"scale": 3, "rows": [[1, -2, 0]]}),
+        operation(latencies={"scale": 3, "rows": [[1, True, 0]]}),
+        operation(latencies={"scale": 3, "rows": [[1, 10**15, 0]]}),
+        operation(latencies={"scale": 3, "rows": [[10**6, 1, 0]]}),
+        operation(latencies={"scale": 3, "rows": [[1.5, 1, 0]]}),
+        operation(latencies={"scale": 3, "rows": [[1, 1, 0]] * 513}),
         operation(extent=float("nan")),
         operation(extent=float("inf")),
         body().replace("0.25", "1e999"),

@@ -2,6 +2,7 @@ import json
 from math import inf
 
 from brownout import State
+from brownout._core.sketch import Latencies
 from brownout._core.view import Row, Seen, rows
 from brownout.fleet.local import Fleet, ObservedChange
 from brownout.render import json as as_json
@@ -34,6 +35,17 @@ def test_every_number_stands_beside_its_limit() -> None:
     assert any(words[-2:] == ["p99", "never"] for words in columns)
     assert "   read   D ◐ DEGRADED   silent, extent 0.25" in lines
     assert all(len(line) <= 100 for line in lines)
+
+
+def test_what_several_observers_saw_is_added_up() -> None:
+    told = Latencies(3, ((-56, 50, 0), (0, 2, 0)))  # 8 ms and 1 s
+    group = [seen(by=observer(name)) for name in ("load", "shop")]
+    both = [one._replace(verdicts=(one.verdicts[0].__replace__(latencies=told),)) for one in group]
+    lines = explain(only(rows(both, NOW)), at=NOW)
+    assert "   Of their 104 calls together: p50 8.2 ms, p99 1 s." in lines
+    assert not any("together" in line for line in explain(only(rows(both[:1], NOW)), at=NOW))
+    told_ = as_json.explain(only(rows(both, NOW)), NOW)["together"]
+    assert (told_["observers"], told_["calls"]) == (2, 104)
 
 
 def test_what_was_not_decided_is_said_with_its_reason() -> None:
@@ -75,6 +87,7 @@ TARGET_KEYS = {
     "extent",
     "since",
     "p50_seconds",
+    "together",
     "p99_seconds",
     "shape",
 }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.judge import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING, Finding, Row
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, Sketch, bucket
+from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
+from brownout._core.value import Value
 
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
@@ -36,15 +37,15 @@ class Claim(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Value):
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
 
     `state` is None without evidence, and `because` then says how little there was. `kind` is what is
     wrong (silent, errors, refused, overload, shift, tail; "" when nothing is), `extent` how much of it
     the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
-    a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s.
+    a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
+    `latencies` are the finer counts of which those of several observers can be added up.
     """
 
     target: str
@@ -58,6 +59,7 @@ class Verdict:
     since: float
     at: float
     claim: bool | None = None
+    latencies: Latencies = UNTOLD
 
     @property
     def contradiction(self) -> bool:
@@ -124,6 +126,7 @@ def judged(
         since=finding.onset if finding else evidence.at,
         at=evidence.at,
         claim=claim.ok if claim else None,
+        latencies=window.sketch.told(),
     )
 
 
@@ -161,14 +164,8 @@ def _shape(sketch: Sketch) -> tuple[int, ...]:
     return tuple(counts)
 
 
-_SHAPE_OF = [
-    max(
-        i
-        for i, edge in enumerate((0.0, *SHAPE_EDGES[1:]))
-        if index >= (bucket(edge) if edge else 0)
-    )
-    for index in range(BUCKETS)
-]
+_STARTS = [bucket(edge) for edge in SHAPE_EDGES[1:]]
+_SHAPE_OF = [bisect_right(_STARTS, index) for index in range(BUCKETS)]
 
 
 class _Recent(NamedTuple):

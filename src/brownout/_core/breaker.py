@@ -12,6 +12,7 @@ nobody in. Recovery is a ramp, so that no herd follows the last probe.
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING
 
 from brownout._core.outcome import OutcomeClass
@@ -53,17 +54,21 @@ _NO_ANSWER = (OutcomeClass.CANCELLED, OutcomeClass.SHORT, OutcomeClass.LOCAL)
 class Gate:
     """One guard's breaker before one operation.
 
-    `chance` gives a number in [0, 1); `mutex` is held for arithmetic only.
+    `chance` gives a number in [0, 1); `mutex` is held for arithmetic only; an attempt takes `timeout`
+    seconds at most.
     """
 
     __slots__ = (
-        "__weakref__", "_admitted", "_bad", "_chance", "_good", "_lease", "_leases", "_mutex", "_next_lease",
-        "_opens", "_policy", "_wait", "phase", "since", "until",
+        "__weakref__", "_admitted", "_bad", "_chance", "_good", "_lease", "_lease_most", "_leases",
+        "_mutex", "_next_lease", "_opens", "_policy", "_wait", "phase", "since", "until",
     )  # fmt: skip
 
-    def __init__(self, policy: Breaker, mutex: Mutex, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, policy: Breaker, mutex: Mutex, chance: Callable[[], float], timeout: float = inf
+    ) -> None:
         self._policy = policy
         self._chance = chance
+        self._lease_most = max(policy.wait_most, timeout if timeout < inf else 0.0)
         floor = policy.open_at or State.UNRESPONSIVE
         self._opens = tuple(state for state in State if state.severity >= floor.severity)
         self._bad = _ALWAYS_BAD + tuple(
@@ -90,7 +95,9 @@ class Gate:
         self._good = 0
         self._admitted = 0.0
         if self.phase is OPEN:
-            self._lease = self._wait
+            # One that answers, but later than was ever waited, is to be let in too: so the time-out.
+            longest = self._wait >= self._policy.wait_most
+            self._lease = self._lease_most if longest else self._wait
             self.until = now + self._wait * (0.75 + 0.5 * self._chance())
             self._wait = min(self._wait * 2, self._policy.wait_most)
         elif self.phase is RAMP:

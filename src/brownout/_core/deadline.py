@@ -9,10 +9,10 @@ bounded in length, and what makes no sense is told apart from what is absent; it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import ceil, inf
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+from brownout._core.value import Value
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 HEADER = "x-envoy-expected-rq-timeout-ms"
 Unit = Literal["s", "ms", "grpc"]
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_GRPC = re.compile(r"([0-9]{1,8})([HMSmun])")
-_WHOLE = re.compile(r"[0-9]{1,10}")  # of milliseconds: 115 days, as Connect bounds it
-_DECIMAL = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,9})?")
+# Compiled by `re` when they are first used: most processes import this and read no header.
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
+_GRPC = r"([0-9]{1,8})([HMSmun])"
+_WHOLE = r"[0-9]{1,10}"  # of milliseconds: 115 days, as Connect bounds it
+_DECIMAL = r"[0-9]{1,10}(?:\.[0-9]{1,9})?"
 _WHOLE_MOST = 9_999_999_999
 _GRPC_MOST = 99_999_999
 _HOUR = 3600.0
@@ -40,8 +41,7 @@ class Asked(NamedTuple):
     ignored: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlineHeader:
+class DeadlineHeader(Value):
     """A header that carries the time that is left: `DeadlineHeader("Request-Timeout", "s")`.
 
     `unit` is "s" (seconds, also decimal), "ms" (whole milliseconds) or "grpc" (at most 8 digits and a unit).
@@ -58,13 +58,13 @@ class DeadlineHeader:
 
     def __post_init__(self) -> None:
         name, unit = self.name, self.unit
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise ConfigurationError(f"DeadlineHeader({name!r}): give the name of an HTTP header")
         if unit not in ("s", "ms", "grpc"):
             raise ConfigurationError(
                 f'DeadlineHeader({name!r}, {unit!r}): give the unit "s", "ms" or "grpc"'
             )
-        object.__setattr__(self, "name", name.lower())
+        self.__dict__["name"] = name.lower()
 
     def read(self, value: str) -> float | None:
         """The seconds that a header's value says; None if it makes no sense.
@@ -74,11 +74,11 @@ class DeadlineHeader:
         """
         value = value.strip(" \t")
         if self.unit == "grpc":
-            parts = _GRPC.fullmatch(value)
+            parts = re.fullmatch(_GRPC, value)
             return None if parts is None else int(parts[1]) * _SECONDS[parts[2]]
         if self.unit == "ms":
-            return (int(value) / 1000 or None) if _WHOLE.fullmatch(value) else None
-        return (float(value) or None) if _DECIMAL.fullmatch(value) else None
+            return (int(value) / 1000 or None) if re.fullmatch(_WHOLE, value) else None
+        return (float(value) or None) if re.fullmatch(_DECIMAL, value) else None
 
     def write(self, left_seconds: float) -> str | None:
         """The header's value for the time that is left; None without a deadline."""

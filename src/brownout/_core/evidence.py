@@ -1,21 +1,23 @@
 """What one observer knows of one operation of a target.
 
 Calls write into a *shard*, one a thread, without a lock: counts there only ever grow, and attempts in
-flight stand in its table of pending attempts. A *fold* reads all shards and takes what is new since
+flight stand in its table of pending attempts. A *fold* adds up all shards and takes what is new since
 the last fold as one *tick*. So a fold can't lose a count, and it sees a hang while it lasts, also when
-no new call is made. Everything here adds up: evidence of two observers merges by sums.
+no new call is made. The shard of a thread that has ended is freed, and so is one whose 32-bit counts
+are half full; what it counted stays in the sum. Everything here adds up: evidence of two observers
+merges by sums.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
+from brownout._core.sketch import HALF, Sketch, bucket, lanes, middle, unpack, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +30,6 @@ CELL_SECONDS = 5.0
 GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
-_ZEROS = bytes(8 * BUCKETS)
 _WRITTEN = (DeadlineHeader.ENVOY,)
 
 
@@ -48,6 +49,7 @@ class Attempt:
     inherited = False  # the deadline is the caller's, shorter than the guard's time-out
     expired = False  # our timer ended it
     shown: Shown | None = None
+    key: str | None = None  # of the call, where the attempt is handed out
     keep: Callable[[Attempt], Hold]  # set where an attempt is handed out, so that it can be held
 
     def __init__(self, shard: Shard, began: float, deadline: float) -> None:
@@ -92,18 +94,6 @@ class Attempt:
         return self.keep(self)
 
 
-class _Seen(NamedTuple):
-    """A shard as the last fold saw it."""
-
-    classes: list[int]
-    answered: array[int]
-    censored: array[int]
-    waited: float
-
-
-_UNSEEN = _Seen([0] * CLASSES, array("Q", _ZEROS), array("Q", _ZEROS), 0.0)
-
-
 class Shard:
     """What one thread's attempts at one operation showed. Written by that thread, read by folds.
 
@@ -111,16 +101,15 @@ class Shard:
     attempts that were not a call's first.
     """
 
-    __slots__ = ("answered", "censored", "classes", "pending", "repeats", "seen", "waited")
+    __slots__ = ("answered", "censored", "classes", "pending", "repeats", "waited")
 
     def __init__(self) -> None:
         self.pending: dict[Attempt, None] = {}
         self.repeats = 0
         self.classes = [0] * CLASSES
-        self.answered = array("Q", _ZEROS)
-        self.censored = array("Q", _ZEROS)
+        self.answered = zeros()
+        self.censored = zeros()
         self.waited = 0.0
-        self.seen = _UNSEEN  # the fold's, not the thread's
 
     def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
         """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
@@ -189,10 +178,7 @@ class Cell:
         """Add a tick."""
         for index, count in enumerate(tick.classes):
             self.classes[index] += count
-        for index, count in tick.answered:
-            self.sketch.answered[index] += count
-        for index, count in tick.censored:
-            self.sketch.censored[index] += count
+        self.sketch.take(tick.answered, tick.censored)
         self.started += tick.started
         self.waited += tick.waited
 
@@ -210,24 +196,59 @@ class Cell:
         return sum(self.classes) - self.classes[OutcomeClass.LOCAL]
 
 
-def _news(new: array[int], old: array[int]) -> list[tuple[int, int]]:
-    if new == old:
-        return []
-    return [(index, n - o) for index, (n, o) in enumerate(zip(new, old, strict=True)) if n != o]
+class _Sum:
+    """What shards have counted, added up."""
+
+    __slots__ = ("answered", "calls", "censored", "classes", "waited")
+
+    def __init__(self) -> None:
+        self.classes = [0] * CLASSES
+        self.answered = 0  # lanes of the sketch
+        self.censored = 0
+        self.waited = 0.0
+        self.calls = 0
+
+    def copy(self) -> _Sum:
+        """The same, to add to."""
+        new = _Sum()
+        new.classes, new.answered, new.censored = self.classes, self.answered, self.censored
+        new.waited = self.waited
+        return new
+
+    def take(self, shard: Shard) -> bool:
+        """Add what a shard has counted; whether one of its counts is half full."""
+        answered, censored = lanes(shard.answered), lanes(shard.censored)
+        self.answered += answered
+        self.censored += censored
+        self.classes = list(map(add, self.classes, shard.classes))
+        self.waited += shard.waited
+        return bool((answered | censored) & HALF)
+
+
+class _Ended:
+    """A shard that nobody gets any more, and how long it is folded for yet."""
+
+    __slots__ = ("seconds", "shard")
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.seconds = GRACE_SECONDS
 
 
 class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
     __slots__ = (
-        "_calls", "_ended", "_ended_ever", "_late", "_started_ever", "at", "cells", "holds", "shards",
+        "_ended", "_ended_ever", "_freed", "_late", "_started_ever", "_taken", "at", "cells", "holds",
+        "shards",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
         self.shards: dict[int, Shard] = {}
         self._late: Shard | None = None  # what held attempts showed: the fold's own
         self.cells: deque[Cell] = deque(maxlen=CELLS)
-        self._ended: list[tuple[float, Shard]] = []
+        self._ended: list[_Ended] = []
+        self.holds = Holds()
         self.forget(at)
 
     def forget(self, at: float) -> None:
@@ -235,12 +256,13 @@ class Evidence:
         for shard in self._all():
             shard.pending.clear()
         self.at = at
-        self.holds = Holds()
+        self.holds.forget()
         self._late = None
         self.shards.clear()
         self.cells.clear()
         self._ended.clear()
-        self._calls = 0
+        self._freed = _Sum()
+        self._taken = _Sum()
         self._ended_ever = 0
         self._started_ever = 0
 
@@ -261,38 +283,34 @@ class Evidence:
     @property
     def calls(self) -> int:
         """First attempts ever admitted (retries are not counted): the budget's income."""
-        return self._calls + sum(shard.calls for shard in self._all())
+        return self._freed.calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        ended = [shard for _, shard in self._ended]
+        ended = [one.shard for one in self._ended]
         return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
-        classes = [0] * CLASSES
-        answered: list[tuple[int, int]] = []
-        censored: list[tuple[int, int]] = []
         ages: list[int] = []
         queued = resting = 0
-        waited = 0.0
         if self.holds.known:
             self._late = self._late or Shard()
             ages, resting = self.holds.fold(now, self._late)
+        self._free(now - self.at)
+        old, new = self._taken, self._freed.copy()
         for shard in self._all():
-            old = shard.seen
-            new = _Seen(shard.classes[:], shard.answered[:], shard.censored[:], shard.waited)
-            for index in range(CLASSES):
-                classes[index] += new.classes[index] - old.classes[index]
-            news = _news(new.answered, old.answered)
-            answered += news
-            classes[_SUCCESS] += sum(count for _, count in news)
-            censored += _news(new.censored, old.censored)
-            waited += new.waited - old.waited
+            if new.take(shard):
+                self._replace(shard)
             pending = list(shard.pending)
             at_target = [attempt for attempt in pending if not attempt.queued]
             queued += len(pending) - len(at_target)
             ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
-            shard.seen = new
+        self._taken = new
+        classes = [n - o for n, o in zip(new.classes, old.classes, strict=True)]
+        answered = unpack(new.answered - old.answered)
+        censored = unpack(new.censored - old.censored)
+        classes[_SUCCESS] = sum(count for _, count in answered)
+        waited = max(0.0, new.waited - old.waited)
         in_flight = len(ages) + queued + resting
         # A settle that is under way may be in neither count for a moment: what was counted as started
         # is not counted again.
@@ -308,18 +326,46 @@ class Evidence:
         self.cells[-1].add(tick)
         return tick
 
-    def retire(self, alive: frozenset[int], now: float) -> None:
-        """Free the shards of threads that have ended.
+    def _free(self, seconds: float) -> None:
+        """Free the shards that nobody writes into any more."""
+        over: list[Shard] = []
+        for one in self._ended:
+            one.seconds -= min(
+                seconds, 1.0
+            )  # who stood still for an hour may have been in its midst
+            if one.seconds <= 0 and not one.shard.pending:
+                over.append(one.shard)
+        if over:
+            self._ended = [one for one in self._ended if one.shard not in over]
+            self._drop(over)
 
-        They are folded for a while yet: a thread that took over the number of a dead one may have got its
-        shard in that very moment.
+    def _drop(self, shards: list[Shard]) -> None:
+        for shard in shards:
+            self._freed.take(shard)
+            self._freed.calls += shard.calls
+
+    def _replace(self, full: Shard) -> None:
+        """Long before a count would overflow, its thread gets a new shard."""
+        for thread in [thread for thread, shard in list(self.shards.items()) if shard is full]:
+            self._ended.append(_Ended(self.shards.pop(thread)))
+        if self._late is full:
+            self._ended.append(_Ended(full))
+            self._late = None
+
+    def retire(self, alive: Callable[[], frozenset[int]]) -> None:
+        """Free the shards of threads that have ended; `alive` tells the numbers of those that have not.
+
+        A thread that has taken over the number of a dead one may have got its shard in that very moment:
+        then it is folded for a while yet.
         """
-        for thread in [thread for thread in list(self.shards) if thread not in alive]:
-            self._ended.append((now + GRACE_SECONDS, self.shards.pop(thread)))
-        for end, shard in self._ended:
-            if end <= now and not shard.pending:
-                self._calls += shard.calls
-        self._ended = [(end, shard) for end, shard in self._ended if end > now or shard.pending]
+        before = alive()
+        gone = [(t, self.shards.pop(t)) for t in list(self.shards) if t not in before]
+        if not gone:
+            return
+        after = alive()
+        unsure = [shard for thread, shard in gone if thread in after or shard.pending]
+        self._ended += [_Ended(shard) for shard in unsure]
+        self._drop([shard for _, shard in gone if shard not in unsure])
 
     def window(self) -> Cell:
         """The last 25 to 30 seconds as one cell."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
-from brownout.errors import DeadlinePassed, Refused, TimedOut
+from brownout.errors import DeadlinePassed, OutcomeUnknown, Refused, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -56,6 +56,7 @@ class Options(NamedTuple):
     classify: Callable[[BaseException], Shown | None] | None = None
     fallback: Callable[..., Any] | None = None
     keep: Callable[[Attempt], Hold] | None = None  # hands the attempt to the function; holds it
+    key: str | None = None  # names the work, at the target too: sent again, it is done once
 
 
 class Call:
@@ -76,13 +77,13 @@ class Call:
 
     def admit(self, now: float) -> Attempt | Refused:
         """Another attempt, or the refusal."""
-        return self.core.admit(
-            self.options.operation, self.thread, now, self.deadline, first=not self.tried
-        )
+        return self.core.admit(self.options.operation, self.thread, now, self.deadline, self.tried)
 
     def settle(self, attempt: Attempt, error: BaseException | None, now: float) -> Shown:
         """Settle an attempt by how it ended."""
         shown = self._shown(attempt, error, now)
+        if isinstance(error, OutcomeUnknown):
+            error.key = self.options.key
         self.tried += 1
         if shown.certainty is Certainty.UNKNOWN or self.certainty is not Certainty.UNKNOWN:
             self.certainty = (
@@ -134,7 +135,8 @@ class Call:
         if error is not None and not isinstance(error, Exception):
             raise error
         certainty = Certainty.ANSWERED if error is None else self.certainty
-        return Outcome(done.value, error, certainty, self.tried, now - self.began)
+        seconds = now - self.began
+        return Outcome(done.value, error, certainty, self.tried, seconds, self.options.key)
 
     def note(self, error: BaseException, now: float) -> None:
         """Tell on the user's own exception what was tried."""

@@ -31,7 +31,7 @@ class Core:
     """One guard's decisions: may an attempt start, what did it show, may it be tried again."""
 
     __slots__ = (
-        "__weakref__", "_chance", "_mutex", "_timeout", "gates", "limit", "policy", "target",
+        "__weakref__", "_chance", "_mutex", "gates", "limit", "policy", "target", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -47,7 +47,7 @@ class Core:
         self.gates: dict[Operation, Gate] = {}
         self._mutex = mutex
         self._chance = chance
-        self._timeout = policy.timeout
+        self.timeout = policy.timeout
 
     def renew(self) -> None:
         """After a fork: every permit is free and every gate closed; what is out is the parent's."""
@@ -64,18 +64,18 @@ class Core:
         gate = self.gates.get(operation)
         if gate is not None or self.policy.breaker is None:
             return gate
-        new = Gate(self.policy.breaker, self._mutex(), self._chance)
+        new = Gate(self.policy.breaker, self._mutex(), self._chance, self.timeout)
         gate = self.gates.setdefault(operation, new)
         if gate is new:
-            operation.gates.append(ref(new))
+            operation.gates.append(ref(new, operation.gates.remove))
         return gate
 
     def admit(
-        self, operation: Operation, thread: int, now: float, deadline: float, *, first: bool = True
+        self, operation: Operation, thread: int, now: float, deadline: float, tried: int = 0
     ) -> Attempt | Refused:
         """An attempt that may start now, or the refusal.
 
-        `thread` names the shard; `deadline` is the call's; only `first` attempts earn budget.
+        `thread` names the shard; `deadline` is the call's; only a call's first attempt earns budget.
         """
         probe: tuple[Gate, int] | None = None
         if now >= operation.due:
@@ -94,13 +94,13 @@ class Core:
                     gate.give_back(lease)
                 return self._full(self.limit)
         shard = operation.evidence.shards.get(thread) or operation.evidence.shard(thread)
-        attempt = Attempt(shard, now, now + self._timeout)
+        attempt = Attempt(shard, now, now + self.timeout)
         if deadline < attempt.deadline:
             attempt.deadline = deadline
             attempt.inherited = True
         if probe is not None:
             attempt.probe = probe
-        if not first:
+        if tried:
             shard.repeats += 1
         shard.pending[attempt] = None
         return attempt
@@ -153,6 +153,10 @@ class Core:
         if attempt.probe is not None:
             gate, lease = attempt.probe
             gate.settle(lease, class_, now)
+        self.glance(now)
+
+    def glance(self, now: float) -> None:
+        """Fold, if a fold is due."""
         if now >= self.target.next_fold:
             self.target.tick(now)
 

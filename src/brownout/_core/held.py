@@ -112,6 +112,11 @@ class Holds:
         self._table: dict[Held, None] = {}
         self._ended: list[tuple[Held, OutcomeClass]] = []
 
+    def forget(self) -> None:
+        """After a fork: what is held is the parent's, and ending it here gives nobody a permit back."""
+        self._table.clear()
+        self._ended.clear()
+
     def __len__(self) -> int:
         return len(self._table)
 

@@ -6,15 +6,24 @@ under every Python, so it needs no lock and no count can drift.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brownout._core.evidence import Attempt
+
 
 class Limit:
-    """A fixed number of permits."""
+    """A fixed number of permits.
+
+    `free` is the stack itself, always the same list, for who can't afford a call. A permit is None, or an
+    attempt that is over and that nobody knows any more: it serves again.
+    """
 
     __slots__ = ("free", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.free: list[None] = [None] * most  # for who can't afford a call
+        self.free: list[Attempt | None] = [None] * most
 
     def take(self) -> bool:
         """Take a permit; False if none is free. Never waits."""
@@ -30,7 +39,7 @@ class Limit:
 
     def renew(self) -> None:
         """As new, after a fork: the permits that are out are the parent's."""
-        self.free = [None] * self.most
+        self.free[:] = [None] * self.most
 
     @property
     def in_use(self) -> int:

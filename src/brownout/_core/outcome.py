@@ -7,11 +7,11 @@ target* for the second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
 from typing import Generic, NamedTuple, TypeVar
 
+from brownout._core.value import Value
 from brownout.errors import OutcomeUnknown, Refused
 
 T = TypeVar("T")
@@ -116,13 +116,12 @@ def _never_connected(exc: OSError) -> bool:
     return exc.errno in _NO_CONNECTION
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(Value, Generic[T]):
     """How a call ended for its caller: succeeded, failed for certain, or unknown.
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function
     returned (None unless succeeded); `error` is what it, or the guard, raised; `attempts` how many
-    attempts were sent; `seconds` how long the whole call took.
+    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one.
     """
 
     value: T | None
@@ -130,6 +129,7 @@ class Outcome(Generic[T]):
     certainty: Certainty
     attempts: int
     seconds: float
+    key: str | None = None
 
     @property
     def succeeded(self) -> bool:

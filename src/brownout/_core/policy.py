@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from brownout._core.state import State
-from brownout.errors import ConfigurationError
+from brownout._core.value import Value
+from brownout.errors import BrownoutError, ConfigurationError, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Value):
     """Try again when it is safe: never sent, or turned away, or declared to be idempotent.
 
     `attempts` counts the first one; `budget` is the share of calls that may be extra attempts (one budget
@@ -29,14 +28,14 @@ class Retry:
     backoff_most: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(Value):
     """Stop calling a target that is UNRESPONSIVE or CRASHED, and look again with a few probes.
 
     `open_at` opens it at that state or worse instead (a partial failure is then made total: say so on
     purpose). After `wait` seconds (jittered, doubled up to `wait_most` while probes fail) at most `probes`
-    attempts are let through, each on a lease of `lease` seconds (None: as long as was waited for them);
-    when all went well the share of calls admitted rises to all of them over `ramp` seconds.
+    attempts are let through, each on a lease of `lease` seconds (None: as long as was waited for them, in
+    the end as long as an attempt may take); when all went well the share of calls admitted rises to all
+    of them over `ramp` seconds.
     """
 
     open_at: State | None = None
@@ -47,8 +46,7 @@ class Breaker:
     ramp: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value):
     """All that a guard was asked to do, checked as a whole when the guard is built."""
 
     target: str
@@ -59,6 +57,10 @@ class Policy:
     fallback: Callable[..., Any] | None = None
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
+    health: str | Callable[[], bool] | None = None
+
+    def __repr__(self) -> str:
+        return f"Policy({self.target!r})"  # not its `health`: a URL may hold a password
 
     def check(self, *more: str) -> None:
         """Raise ConfigurationError with every fault of this policy, and `more`, and the ways out."""
@@ -68,6 +70,7 @@ class Policy:
             *self._number_faults(),
             *self._retry_faults(),
             *self._breaker_faults(),
+            *self._answer_faults(),
             *more,
         ]
         if faults:
@@ -99,9 +102,17 @@ class Policy:
             faults.append(
                 f"fallback={self.fallback!r}: it must be a function that takes what the call takes"
             )
-        if not _exceptions(self.answers):
-            faults.append(f"answers={self.answers!r}: it must be a tuple of exception classes")
         return faults
+
+    def _answer_faults(self) -> list[str]:
+        if not _exceptions(self.answers):
+            return [f"answers={self.answers!r}: it must be a tuple of exception classes"]
+        return [
+            f"answers: {answer.__name__} takes in {what}, which would count as a success;"
+            " name what the target says no with, such as NotFound"
+            for answer in self.answers
+            if (what := _no_answer(answer))
+        ]
 
     def _retry_faults(self) -> list[str]:
         retry = self.retry
@@ -149,10 +160,17 @@ class Policy:
             for name in spans
             if not _span(getattr(breaker, name))
         ]
-        if not faults and breaker.wait > breaker.wait_most:
+        if faults:
+            return faults
+        if breaker.wait > breaker.wait_most:
             faults.append(
                 f"Breaker(wait={breaker.wait!r}, wait_most={breaker.wait_most!r}):"
                 " the first must not be more than the second"
+            )
+        if breaker.lease is not None and _span(self.timeout) and breaker.lease < self.timeout:
+            faults.append(
+                f"Breaker(lease={breaker.lease!r}) is shorter than timeout={self.timeout!r}: probes that"
+                " are answered in between would count as hung, and it might never close; leave lease out"
             )
         return faults
 
@@ -174,3 +192,12 @@ def _exceptions(value: object) -> bool:
         return False
     classes = cast("tuple[object, ...]", value)
     return all(isinstance(x, type) and issubclass(x, BaseException) for x in classes)
+
+
+def _no_answer(answer: type[BaseException]) -> str:
+    """What is no answer of any target, and would be taken for one; "" if nothing."""
+    if not issubclass(answer, Exception):
+        return "a cancel or the end of the process"
+    if issubclass(answer, BrownoutError) or issubclass(TimedOut, answer):
+        return "our own refusals or time-outs"
+    return "a connection that was refused" if issubclass(ConnectionRefusedError, answer) else ""

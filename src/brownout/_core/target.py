@@ -104,9 +104,7 @@ class Operation:
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
-            if gate is None:
-                self.gates.remove(reference)
-            elif finding is not None:
+            if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
 
@@ -178,11 +176,10 @@ class Target:
     def _fold(self, now: float) -> None:
         self.next_fold = now + FOLD_SECONDS
         for operation in list(self.operations.values()):
-            alive = self._alive() if len(operation.evidence.shards) > THREADS else None
             operation.fold(now)
             operation.due = self.next_fold if operation.calm else -inf
-            if alive is not None:
-                operation.evidence.retire(alive, now)
+            if len(operation.evidence.shards) > THREADS:
+                operation.evidence.retire(self._alive)
 
     def state(self, now: float) -> State | None:
         """The state alone, which costs less than a verdict."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.because import Verdict, seconds
+from brownout._core.sketch import Sketch
 from brownout._core.state import State
 
 if TYPE_CHECKING:
@@ -70,6 +71,18 @@ class Seen(NamedTuple):
         return bool(self.claim) and self.state not in {None, State.HEALTHY}
 
 
+class Together(NamedTuple):
+    """The latencies of one operation, of several observers, added up: exactly, as if one had seen all.
+
+    `calls` counts those that were answered or waited; a quantile is infinite if so many never answered.
+    """
+
+    observers: int
+    calls: int
+    p50_seconds: float
+    p99_seconds: float
+
+
 class Row(NamedTuple):
     """One target as all its observers see it.
 
@@ -92,6 +105,18 @@ class Row(NamedTuple):
     unanswered: int
     fresh: tuple[Seen, ...]
     stale: tuple[Seen, ...]
+
+    @property
+    def together(self) -> Together | None:
+        """What all fresh observers saw of the operation that decided; None without evidence."""
+        if self.verdict is None:
+            return None
+        sketch, observers = Sketch(), 0
+        for verdict in (one for seen in self.fresh for one in seen.verdicts):
+            if verdict.operation == self.verdict.operation and verdict.latencies.rows:
+                sketch.hear(verdict.latencies)
+                observers += 1
+        return Together(observers, sketch.count, sketch.quantile(0.5), sketch.quantile(0.99))
 
     @property
     def ill(self) -> bool:

@@ -6,14 +6,16 @@ Our cancel is told from the caller's as `asyncio.timeout` does it, by the task's
 from __future__ import annotations
 
 import asyncio
+from math import inf, log2
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
+from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
-from brownout._drive.wheel import waiting
+from brownout._drive.wheel import wheel_for
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from brownout._core.guard import Core
     from brownout._core.outcome import Outcome
+    from brownout._drive.wheel import Wheel
+
+_new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for its `__init__`
 
 
 def on_a_loop() -> asyncio.AbstractEventLoop:
@@ -37,66 +42,120 @@ def on_a_loop() -> asyncio.AbstractEventLoop:
 def guarded(
     core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
-    operation, admit, succeed = options.operation, core.admit, core.succeed
-    keep = options.keep
+    """`fn` under its guard. What an ordinary call costs is all here, in one frame."""
+    if options.keep is not None:
+        return _handing(core, options, fn)
+    operation, timeout, shards = options.operation, core.timeout, options.operation.evidence.shards
+    running, current_task = asyncio._get_running_loop, asyncio.current_task  # noqa: SLF001 - as above
+    free = None if core.limit is None else core.limit.free
 
     async def call(*args: Any, **kwargs: Any) -> Any:
-        loop = on_a_loop()
-        now, deadline, thread = clock.now(), ambient(), get_ident()
-        attempt: Any = admit(operation, thread, now, deadline)
-        if attempt.__class__ is not Attempt:
-            whole = Call(core, options, thread, now, deadline)
-            flow = recover(whole, None, attempt, now)
-            return _raised(await drive(flow, core, options, fn, args, kwargs))
+        loop = running() or on_a_loop()
+        task: Any = current_task(loop)
+        read = clock.now
+        now, thread = read(), get_ident()
+        if now >= operation.due or DEADLINE.get() != inf or task is None:
+            return await _looked(core, options, fn, args, kwargs, now)
         try:
-            task: Any = asyncio.current_task(loop)
-            others, cancelling = waiting(loop, thread, attempt.deadline), task.cancelling()
-            others[attempt] = task
-            token = DEADLINE.set(attempt.deadline)
+            shard = shards[thread]
+            attempt = (None if free is None else free.pop()) or _new(Attempt)
+        except LookupError:
+            return await _looked(core, options, fn, args, kwargs, now)
+        attempt.shard, attempt.began = shard, now
+        attempt.deadline = ends = now + timeout
+        pending = shard.pending
+        pending[attempt] = None
+        try:
+            cancelling, wheel = task.cancelling(), wheel_for(loop, thread, ends)
+            wheel.fresh[attempt] = task
+            token = DEADLINE.set(ends)
             try:
-                if keep is None:
-                    value = await fn(*args, **kwargs)
-                else:
-                    attempt.keep = keep
-                    value = await fn(attempt, *args, **kwargs)
+                value = await (fn(*args, **kwargs) if kwargs else fn(*args))
             except BaseException as error:
-                others.pop(attempt, None)
                 DEADLINE.reset(token)
-                if attempt.expired:
-                    over(core, attempt, task, cancelling, error)
+                over(core, wheel, attempt, task, cancelling, error)
                 raise
-            others.pop(attempt, None)
             DEADLINE.reset(token)
-            if attempt.expired:
-                over(core, attempt, task, cancelling, None)
+            known = wheel.fresh.pop(attempt, None)
+            if known is None:  # the timer has fired meanwhile
+                over(core, wheel, attempt, task, cancelling, None)
         except BaseException as error:
-            whole = Call(core, options, thread, now, deadline)
-            flow = recover(whole, attempt, error, clock.now())
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
             done = await drive(flow, core, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
-        if attempt.shown is None:
-            succeed(operation, attempt, clock.now())
-        else:
-            core.settle(attempt, attempt.shown.class_, clock.now())
+        ended = read()
+        # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
+        try:
+            del pending[attempt]
+        except KeyError:  # forked meanwhile: it is the parent's
+            return value
+        seconds = ended - now
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if free is not None:
+            free.append(attempt if known is task else None)
         return value
 
     return call
 
 
+def _handing(
+    core: Core, options: Options, fn: Callable[..., Awaitable[Any]]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """`fn` under its guard, where it is handed its attempt."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await _looked(core, options, fn, args, kwargs, clock.now())
+
+    return call
+
+
+async def _looked(
+    core: Core,
+    options: Options,
+    fn: Callable[..., Awaitable[Any]],
+    args: Any,
+    kwargs: Any,
+    now: float,
+) -> Any:
+    """A call that is not ordinary: it inherits a deadline, or finds something due at its operation."""
+    on_a_loop()
+    whole = Call(core, options, get_ident(), now, ambient())
+    attempt = whole.admit(now)
+    if isinstance(attempt, Refused):
+        flow = recover(whole, None, attempt, now)
+        return _raised(await drive(flow, core, options, fn, args, kwargs))
+    try:
+        value = await perform(core, attempt, options, fn, args, kwargs)
+    except BaseException as error:
+        flow = recover(whole, attempt, error, clock.now())
+        done = await drive(flow, core, options, fn, args, kwargs)
+        if done.error is error:
+            raise
+        return _raised(done)
+    if attempt.shown is None:
+        core.succeed(options.operation, attempt, clock.now())
+    else:
+        core.settle(attempt, attempt.shown.class_, clock.now())
+    return value
+
+
 def over(
     core: Core,
+    wheel: Wheel,
     attempt: Attempt,
     task: asyncio.Task[Any],
     cancelling: int,
     error: BaseException | None,
 ) -> None:
-    """The attempt's time was up and we cancelled its task: raises TimedOut if that is what ended it."""
-    ours = task.uncancel() <= cancelling
-    if ours and isinstance(error, asyncio.CancelledError):
-        raise timed_out(core.target.name, attempt, clock.now()) from error
+    """The attempt is over: raises TimedOut if we cancelled its task, and that is what ended it."""
+    wheel.take_out(attempt)
+    if attempt.expired:
+        ours = task.uncancel() <= cancelling
+        if ours and isinstance(error, asyncio.CancelledError):
+            raise timed_out(core.target.name, attempt, clock.now()) from error
 
 
 async def outcome(
@@ -129,7 +188,7 @@ async def perform(
 ) -> Any:
     """Run one attempt, and cancel it when its time is up."""
     if options.keep is not None:
-        attempt.keep = options.keep
+        attempt.keep, attempt.key = options.keep, options.key
         args = (attempt, *args)
     with Timer(core, attempt):
         return await fn(*args, **kwargs)
@@ -138,7 +197,7 @@ async def perform(
 class Timer:
     """Around the awaits of one attempt: cancels them when its time is up, and says so as TimedOut."""
 
-    __slots__ = ("_attempt", "_cancelling", "_core", "_others", "_task", "_token")
+    __slots__ = ("_attempt", "_cancelling", "_core", "_task", "_token", "_wheel")
 
     def __init__(self, core: Core, attempt: Attempt) -> None:
         self._core = core
@@ -150,17 +209,15 @@ class Timer:
         if task is None:
             raise RuntimeError("a guarded call must run in a task")
         self._task, self._cancelling = task, task.cancelling()
-        self._others = waiting(loop, get_ident(), self._attempt.deadline)
-        self._others[self._attempt] = task
+        self._wheel = wheel_for(loop, get_ident(), self._attempt.deadline)
+        self._wheel.fresh[self._attempt] = task
         self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        self._others.pop(self._attempt, None)
         DEADLINE.reset(self._token)
-        if self._attempt.expired:
-            over(self._core, self._attempt, self._task, self._cancelling, error)
+        over(self._core, self._wheel, self._attempt, self._task, self._cancelling, error)
 
 
 async def _ended(

@@ -7,7 +7,6 @@ in the copies either: its end is one object, which they share.
 from __future__ import annotations
 
 import functools
-import inspect
 from contextvars import ContextVar, Token
 from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -108,6 +107,8 @@ class deadline:  # noqa: N801 - it is used like a function: with deadline(2.0):
         `fn` waits in a queue is part of it. A shorter deadline where it runs still holds. `def` and
         `async def` keep their colour. Raises TypeError for a generator, of which a call is not the work.
         """
+        import inspect
+
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise TypeError(f"{fn!r} is a generator: its work is not done in the call")
         carried = DEADLINE.get()

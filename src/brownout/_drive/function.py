@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-
 
 def check_function(fn: Callable[..., Any]) -> None:
     """Raise TypeError for what can't be guarded: a call of it is not its work."""
+    import inspect
+
     inner: Any = inspect.unwrap(fn)
     while isinstance(inner, functools.partial):
         inner = inner.func
     if inspect.isclass(inner):
         raise TypeError(f"{name_of(fn)} is a class: guard the function that does the call")
     called = getattr(inner.__class__, "__call__", None)  # noqa: B004 - its kind is asked
-    if any(kind(one) for kind in _GENERATORS for one in (inner, called)):
+    if any(
+        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
+        for one in (inner, called)
+    ):
         raise TypeError(
             f"{name_of(fn)} is a generator: its work is not done in the call; use guard.attempt()"
         )
@@ -30,6 +32,8 @@ def check_function(fn: Callable[..., Any]) -> None:
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Its colour: whether it is for asyncio."""
+    import inspect
+
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(

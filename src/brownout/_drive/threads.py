@@ -6,6 +6,7 @@ late is returned, and counted late.
 
 from __future__ import annotations
 
+from math import inf, log2
 from threading import get_ident
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from brownout._core.evidence import Attempt
 from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
 from brownout._core.outcome import Outcome, OutcomeClass
+from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
 from brownout.errors import Refused
@@ -22,44 +24,89 @@ if TYPE_CHECKING:
 
     from brownout._core.guard import Core
 
+_new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for its `__init__`
+
 
 def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` under its guard. What a call that goes well costs is all here, in one frame."""
-    operation, admit, succeed = options.operation, core.admit, core.succeed
-    keep = options.keep
+    """`fn` under its guard. What an ordinary call costs is all here, in one frame."""
+    if options.keep is not None:
+        return _handing(core, options, fn)
+    operation, timeout, shards = options.operation, core.timeout, options.operation.evidence.shards
+    free = None if core.limit is None else core.limit.free
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        now, deadline, thread = clock.now(), ambient(), get_ident()
-        attempt: Any = admit(operation, thread, now, deadline)
-        if attempt.__class__ is not Attempt:
-            whole = Call(core, options, thread, now, deadline)
-            return _raised(drive(recover(whole, None, attempt, now), options, fn, args, kwargs))
+        read = clock.now
+        now, thread = read(), get_ident()
+        if now >= operation.due or DEADLINE.get() != inf:
+            return _looked(core, options, fn, args, kwargs, now)
         try:
-            token = DEADLINE.set(attempt.deadline)
-            try:
-                if keep is None:
-                    value = fn(*args, **kwargs)
-                else:
-                    attempt.keep = keep
-                    value = fn(attempt, *args, **kwargs)
-            finally:
-                DEADLINE.reset(token)
+            shard = shards[thread]
+            attempt = (None if free is None else free.pop()) or _new(Attempt)
+        except LookupError:
+            return _looked(core, options, fn, args, kwargs, now)
+        attempt.shard, attempt.began = shard, now
+        attempt.deadline = ends = now + timeout
+        pending = shard.pending
+        pending[attempt] = None
+        token = DEADLINE.set(ends)
+        try:
+            value = fn(*args, **kwargs) if kwargs else fn(*args)
         except BaseException as error:
-            whole = Call(core, options, thread, now, deadline)
-            done = drive(recover(whole, attempt, error, clock.now()), options, fn, args, kwargs)
+            DEADLINE.reset(token)
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
+            done = drive(flow, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
+        DEADLINE.reset(token)
+        ended = read()
         if value.__class__ is CoroutineType:
-            core.settle(attempt, OutcomeClass.LOCAL, clock.now())  # it has not even begun
+            core.settle(attempt, OutcomeClass.LOCAL, ended)  # it has not even begun
             _unprotected(value)
-        if attempt.shown is None:
-            succeed(operation, attempt, clock.now())
-        else:
-            core.settle(attempt, attempt.shown.class_, clock.now())
+        # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
+        try:
+            del pending[attempt]
+        except KeyError:  # forked meanwhile: it is the parent's
+            return value
+        seconds = ended - now
+        index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
+        shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
+        if free is not None:
+            free.append(attempt)
         return value
 
     return call
+
+
+def _handing(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` under its guard, where it is handed its attempt."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _looked(core, options, fn, args, kwargs, clock.now())
+
+    return call
+
+
+def _looked(
+    core: Core, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any, now: float
+) -> Any:
+    """A call that is not ordinary: it inherits a deadline, or finds something due at its operation."""
+    whole = Call(core, options, get_ident(), now, ambient())
+    attempt = whole.admit(now)
+    if isinstance(attempt, Refused):
+        return _raised(drive(recover(whole, None, attempt, now), options, fn, args, kwargs))
+    try:
+        value = perform(attempt, options, fn, args, kwargs)
+    except BaseException as error:
+        done = drive(recover(whole, attempt, error, clock.now()), options, fn, args, kwargs)
+        if done.error is error:
+            raise
+        return _raised(done)
+    if attempt.shown is None:
+        core.succeed(options.operation, attempt, clock.now())
+    else:
+        core.settle(attempt, attempt.shown.class_, clock.now())
+    return value if value.__class__ is not CoroutineType else _unprotected(value)
 
 
 def outcome(
@@ -90,7 +137,7 @@ def perform(
     token = DEADLINE.set(attempt.deadline)
     try:
         if options.keep is not None:
-            attempt.keep = options.keep
+            attempt.keep, attempt.key = options.keep, options.key
             args = (attempt, *args)
         value = fn(*args, **kwargs)
         if value.__class__ is CoroutineType:

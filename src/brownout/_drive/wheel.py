@@ -1,13 +1,14 @@
 """One shared timer for all attempts on an event loop.
 
-A time-out almost never fires, so adding and removing one must cost little: attempts are put into
-slots of 10 ms, and the loop has a single timer, for the earliest slot. It runs out, and is not set
-again, when no attempt waits. The wheel belongs to that timer, so it ends with its loop.
+A time-out almost never fires, so adding and removing one must cost little: an attempt that begins is put
+into one table, and is nearly always gone when the loop's single timer fires next. Those that are not are
+laid into slots of 10 ms then, by their deadlines; what is due is cancelled, and the timer set for the
+earliest slot. It runs out, and is not set again, when no attempt waits. The wheel belongs to that timer,
+so it ends with its loop.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Attempt
 
 SLOT_SECONDS = 0.01
-SWEEP_SLOTS = 512
 MOST_THREADS = 1024
 _Known = tuple["ReferenceType[asyncio.AbstractEventLoop]", "ReferenceType[Wheel]"]
 _last: dict[int, _Known] = {}  # by thread: nearly always the loop of the call before
@@ -28,62 +28,61 @@ _wheels: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[Wheel]] = We
 
 
 class Wheel:
-    """The attempts of one loop, by the slot of the clock in which their time is up."""
+    """The attempts of one loop, with the tasks to cancel when their time is up."""
 
-    __slots__ = ("__weakref__", "_handle", "_heap", "_next", "_sweep_at", "slots")
+    __slots__ = ("__weakref__", "_handle", "_next", "before", "fresh", "slots")
 
     def __init__(self) -> None:
-        self.slots: dict[int, dict[Attempt, asyncio.Task[Any]]] = {}
-        self._heap: list[int] = []
+        self.fresh: dict[Attempt, asyncio.Task[Any]] = {}  # those that began since the timer fired
+        self.slots: dict[int, dict[Attempt, asyncio.Task[Any]]] = {}  # the others; none is empty
+        self.before = inf  # a deadline before this instant needs an earlier timer
         self._handle: asyncio.TimerHandle | None = None
-        self._next = -1
-        self._sweep_at = SWEEP_SLOTS
+        self._next = 0
 
-    def open(self, slot: int, loop: asyncio.AbstractEventLoop) -> dict[Attempt, asyncio.Task[Any]]:
-        """A slot that was not there: its attempts and the tasks to cancel."""
-        if len(self._heap) >= self._sweep_at:
-            self._sweep()
-        waiting: dict[Attempt, asyncio.Task[Any]] = {}
-        self.slots[slot] = waiting
-        heappush(self._heap, slot)
-        if self._handle is None or slot < self._next:
-            self._arm(loop)
-        return waiting
+    def take_out(self, attempt: Attempt) -> None:
+        """Forget an attempt that has ended, or that was cancelled."""
+        if self.fresh.pop(attempt, None) is None:
+            slot = _slot(attempt.deadline)
+            waiting = self.slots.get(slot, {})
+            waiting.pop(attempt, None)
+            if not waiting:
+                self.slots.pop(slot, None)
 
-    def _sweep(self) -> None:
-        """Forget the slots whose attempts have all ended: an hour has 360,000."""
-        self.slots = {slot: waiting for slot, waiting in self.slots.items() if waiting}
-        self._heap = list(self.slots)
-        heapify(self._heap)
-        self._sweep_at = max(SWEEP_SLOTS, 2 * len(self._heap))
-
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+    def arm(self, loop: asyncio.AbstractEventLoop, slot: int) -> None:
+        """Set the timer for a slot, unless it is set for an earlier one."""
         if self._handle is not None:
+            if self._next <= slot:
+                return
             self._handle.cancel()
-        self._next = self._heap[0]
-        self._handle = loop.call_later(self._next * SLOT_SECONDS - clock.now(), self._fire, loop)
+        self._next = slot
+        self.before = (slot - 1) * SLOT_SECONDS
+        self._handle = loop.call_later(slot * SLOT_SECONDS - clock.now(), self._fire, loop)
 
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = None
+        self.before = inf
         now = clock.now()
-        # Slots that are due, and those whose attempts have all ended.
-        while self._heap and (self._heap[0] * SLOT_SECONDS <= now or not self.slots[self._heap[0]]):
-            for attempt, task in self.slots.pop(heappop(self._heap)).items():
+        for attempt, task in list(self.fresh.items()):
+            if attempt.deadline < inf:  # the others wait for nothing
+                del self.fresh[attempt]
+                self.slots.setdefault(_slot(attempt.deadline), {})[attempt] = task
+        for slot in sorted(slot for slot in self.slots if slot * SLOT_SECONDS <= now):
+            for attempt, task in self.slots.pop(slot).items():
                 attempt.expired = True
                 task.cancel()
-        if self._heap:
-            self._arm(loop)
+        if self.slots:
+            self.arm(loop, min(self.slots))
 
 
-def waiting(
-    loop: asyncio.AbstractEventLoop, thread: int, deadline: float
-) -> dict[Attempt, asyncio.Task[Any]]:
-    """Where an attempt with that deadline waits: put it in with its task, and take it out at its end.
+def _slot(deadline: float) -> int:
+    return int(deadline / SLOT_SECONDS) + 1
 
-    One without a deadline waits nowhere: what it is put into is forgotten.
+
+def wheel_for(loop: asyncio.AbstractEventLoop, thread: int, deadline: float) -> Wheel:
+    """The wheel of the loop that runs in a thread, with its timer set for a deadline that is not infinite.
+
+    Put the attempt into `fresh` with its task, and take it out at its end.
     """
-    if deadline == inf:
-        return {}
     known = _last.get(thread)
     found = known[1]() if known is not None and known[0]() is loop else None
     if found is None:
@@ -91,9 +90,9 @@ def waiting(
         if len(_last) >= MOST_THREADS:
             _last.clear()
         _last[thread] = ref(loop), ref(found)
-    slot = int(deadline / SLOT_SECONDS) + 1
-    others = found.slots.get(slot)
-    return found.open(slot, loop) if others is None else others
+    if deadline < found.before and deadline < inf:
+        found.arm(loop, _slot(deadline))
+    return found
 
 
 def wheel(loop: asyncio.AbstractEventLoop) -> Wheel:

@@ -205,16 +205,7 @@ _refused: list[str] = []  # what BROWNOUT_FLEET named in vain, and was told of
 
 
 def share(path: str | os.PathLike[str]) -> None:
-    """Write what this process sees into the fleet file at `path`, for `brownout status` and others to read.
-
-    The evidence of every target is written each second, and each change of a state as it happens, by a
-    daemon thread; the judge's thread is started too. The file is made if there is none, for this user
-    only. The observer is named by BROWNOUT_SERVICE (else by the program) and placed by BROWNOUT_ZONE.
-    A file that can't be written fails no call and delays none: the log says so once.
-
-    Calling it again with the same path changes nothing. Raises ConfigurationError for another path, and
-    for what is no path of a file.
-    """
+    """As `brownout.share`."""
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name or "://" in name:
         raise ConfigurationError(
@@ -243,10 +234,9 @@ def stop() -> None:
         sharing.stop()
 
 
-def _on_target(_target: Target, _health: object) -> None:
-    """The first guard of a process starts sharing if the environment names a file."""
-    path = os.environ.get("BROWNOUT_FLEET")
-    if not path or _current or path in _refused:
+def share_as_told(path: str) -> None:
+    """Share into what BROWNOUT_FLEET names; says in the log, once, if that can't be."""
+    if _current or path in _refused:
         return
     try:
         share(path)
@@ -276,7 +266,6 @@ def _after_fork(clean: bool) -> None:  # noqa: FBT001 - what fork.around calls
             )
 
 
-_guard.on_target.append(_on_target)
 _watch.on_stop.append(stop)
 atexit.register(stop)
 fork.around(_let_go, _after_fork)

@@ -14,6 +14,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from brownout._core.because import Number, Verdict
+from brownout._core.sketch import FINEST, UNTOLD, Latencies, Sketch
 from brownout._core.state import State
 from brownout._core.view import Observer, Seen
 
@@ -26,7 +27,9 @@ SENTENCE_CHARACTERS = 500
 MOST_BODY_BYTES = 65_536  # of one observer's evidence of one target
 MOST_OPERATIONS = 33  # a target's 32 and "other"
 MOST_NUMBERS = 64
-MOST_BUCKETS = 64
+MOST_BUCKETS = 64  # of the shape
+MOST_ROWS = 512  # of the latencies
+MOST_COUNTED = 10**12  # so that the sum over all that a reader takes fits in 64 bits
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
 )
@@ -63,12 +66,12 @@ class Told(NamedTuple):
 
 def write(verdicts: list[Verdict], wall: Callable[[float], float]) -> str:
     """One observer's evidence of one target as JSON. `wall` turns a monotonic instant into wall seconds."""
-    kept = verdicts[:MOST_OPERATIONS]
+    kept, fine = verdicts[:MOST_OPERATIONS], True
     while True:
         body = json.dumps(
             {
                 "claim": verdicts[0].claim if verdicts else None,
-                "operations": [_operation(verdict, wall) for verdict in kept],
+                "operations": [_operation(verdict, wall, fine=fine) for verdict in kept],
                 "left_out": len(verdicts) - len(kept),
             },
             separators=(",", ":"),
@@ -76,10 +79,13 @@ def write(verdicts: list[Verdict], wall: Callable[[float], float]) -> str:
         )
         if len(body) <= MOST_BODY_BYTES or not kept:  # ASCII: characters are bytes
             return body
-        kept = kept[: len(kept) // 2]
+        if fine:  # all operations without their latencies are worth more than half of them
+            fine = False
+        else:
+            kept = kept[: len(kept) // 2]
 
 
-def _operation(verdict: Verdict, wall: Callable[[float], float]) -> dict[str, Any]:
+def _operation(verdict: Verdict, wall: Callable[[float], float], *, fine: bool) -> dict[str, Any]:
     return {
         "operation": clean(verdict.operation),
         "state": verdict.state.name if verdict.state else None,
@@ -91,6 +97,10 @@ def _operation(verdict: Verdict, wall: Callable[[float], float]) -> dict[str, An
             for name, value, limit, unit in verdict.numbers
         ],
         "shape": verdict.shape,
+        "latencies": {
+            "scale": verdict.latencies.scale,
+            "rows": verdict.latencies.rows if fine else (),
+        },
         "since": round(wall(verdict.since), 3),
         "at": round(wall(verdict.at), 3),
     }
@@ -142,7 +152,27 @@ def _verdict(target: str, claim: bool | None, body: object) -> Verdict:  # noqa:
         since=_number(told.get("since")),
         at=_number(told.get("at")),
         claim=claim,
+        latencies=_latencies(told.get("latencies")),
     )
+
+
+def _latencies(value: object) -> Latencies:
+    if value is None:
+        return UNTOLD
+    told = _dict(value)
+    scale = _whole(told.get("scale"), 0, FINEST)
+    sketch = Sketch()
+    for one in _list(told.get("rows"), MOST_ROWS):
+        index, answered, censored = _list(one, 3)
+        counts = (_whole(count, 0, MOST_COUNTED) for count in (answered, censored))
+        sketch.put(_whole(index, -MOST_COUNTED, MOST_COUNTED), scale, *counts)
+    return sketch.told()
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError("not a whole number, or out of its bounds")
+    return value
 
 
 def _measured(told: object) -> Number:

@@ -12,7 +12,7 @@ from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, w
 
 if TYPE_CHECKING:
     from brownout._core.because import Verdict
-    from brownout._core.view import Observer, Row
+    from brownout._core.view import Observer, Row, Together
 
 __all__ = ["explain", "undecided"]
 
@@ -29,6 +29,9 @@ def explain(row: Row, *, at: float, columns: int = 100, style: Style = PLAIN) ->
     lines = [f" {row.target}   {_state(row, style)}{_since(row, at)}", "─" * columns]
     lines += _indented(row.because + ".", columns)
     lines += _indented(_who(row), columns)
+    together = row.together
+    if together is not None and together.observers > 1:
+        lines += _indented(_all(together), columns)
     for seen in row.fresh:
         lines += ["", f" {_name(seen.observer)}"]
         for verdict in seen.verdicts:
@@ -89,6 +92,11 @@ def _who(row: Row) -> str:
         f"Seen by {row.seen_by} of {row.observers} observers; told" if row.observers > 1 else "Told"
     )
     return f"{many} by {_name(row.observer)}, of its operation {operation}. Its own health check: {claim}."
+
+
+def _all(together: Together) -> str:
+    p50, p99 = seconds(together.p50_seconds), seconds(together.p99_seconds)
+    return f"Of their {together.calls} calls together: p50 {p50}, p99 {p99}."
 
 
 def _name(observer: Observer) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from brownout._core.because import Verdict
     from brownout._core.state import State
-    from brownout._core.view import Observer, Row, Seen
+    from brownout._core.view import Observer, Row, Seen, Together
     from brownout.fleet.local import Fleet, ObservedChange
     from brownout.render.faults import InForce
 
@@ -51,10 +51,11 @@ def explain(row: Row, at: float) -> dict[str, Any]:
 
     `target state because contradiction claim seen_by observers in_flight unanswered` are of the target;
     `observer operation kind extent since p50_seconds p99_seconds shape` are of the verdict that decided
-    (null without evidence). `views` is a list of `observer` (as in `status`), `counted` (false: stale),
-    `state claim left_out operations`; an operation has `operation state kind extent because since at
-    shape` and `numbers`, a list of `name value limit unit`. `undecided` lists what was not decided, and
-    why, as sentences.
+    (null without evidence). `together` has `observers calls p50_seconds p99_seconds`: the latencies of that
+    operation as all counted observers saw them, added up. `views` is a list of `observer` (as in
+    `status`), `counted` (false: stale), `state claim left_out operations`; an operation has `operation
+    state kind extent because since at shape` and `numbers`, a list of `name value limit unit`.
+    `undecided` lists what was not decided, and why, as sentences.
     """
     counted = [(one, True) for one in row.fresh] + [(one, False) for one in row.stale]
     return {
@@ -104,6 +105,18 @@ def _target(row: Row) -> dict[str, Any]:
         "p50_seconds": _finite(numbers.get("p50_seconds")),
         "p99_seconds": _finite(numbers.get("p99_seconds")),
         "shape": list(verdict.shape) if verdict else None,
+        "together": _together(row.together),
+    }
+
+
+def _together(together: Together | None) -> dict[str, Any] | None:
+    if together is None:
+        return None
+    return {
+        "observers": together.observers,
+        "calls": together.calls,
+        "p50_seconds": _finite(together.p50_seconds),
+        "p99_seconds": _finite(together.p99_seconds),
     }
 
 

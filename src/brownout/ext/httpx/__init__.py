@@ -6,17 +6,20 @@
 It imports neither. How far a request has come is read from the client's trace events; the wait for a
 connection of the client's own pool is told apart from the target's time. 429 and 503 are refusals for
 overload (Retry-After is honoured), other 5xx failures of the target, 4xx its answers. Only what is safe
-is sent again: what was never sent or was turned away, and by method GET, HEAD, OPTIONS, PUT, DELETE and
-TRACE, never a body that can't be read again. The last answer is returned as it came, also a bad one.
+is sent again: what was never sent or was turned away, by method GET, HEAD, OPTIONS, PUT, DELETE and
+TRACE, and what carries an `Idempotency-Key` header; never a body that can't be read again. The last
+answer is returned as it came, also a bad one.
 
 Whether to try again is decided when the headers have come; a good answer's attempt is in flight until its
-body has been read, or is closed, dropped, or out of time. A connection that is given up is aborted.
+body has been read, or is closed, dropped, or out of time. A connection that is given up is aborted; over
+HTTP/2, where others share it, the one stream is reset.
 
 One operation a method, unless the request names it: `client.get(url, extensions={"operation": "quote"})`.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from brownout import DeadlineHeader
@@ -38,6 +41,7 @@ else:
 __all__ = ["Transport"]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+KEY_CHARACTERS = 255
 NAME_CHARACTERS = 100  # of a target, "name/host" in all
 
 
@@ -73,7 +77,10 @@ class Transport(Base):  # type: ignore[misc]
         exchange = self._exchange(request)
 
         def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name, info)
+            then = exchange.event(name, info, is_async=False)
+            if then is not None:
+                with suppress(Exception):
+                    then()
             if exchange.users_trace is not None:
                 exchange.users_trace(name, info)
 
@@ -101,7 +108,10 @@ class Transport(Base):  # type: ignore[misc]
         exchange = self._exchange(request)
 
         async def trace(name: str, info: dict[str, Any]) -> None:
-            exchange.event(name, info)
+            then = exchange.event(name, info, is_async=True)
+            if then is not None:
+                with suppress(Exception):
+                    await then()
             if exchange.users_trace is not None:
                 await exchange.users_trace(name, info)
 
@@ -167,11 +177,13 @@ class Transport(Base):  # type: ignore[misc]
 
 def _options(exchange: Exchange, guard: Guard) -> dict[str, Any]:
     request = exchange.request
-    harmless = guard.policy.idempotent or request.method in IDEMPOTENT
+    key = request.headers.get("idempotency-key")
+    harmless = guard.policy.idempotent or request.method in IDEMPOTENT or bool(key)
     return {
         "operation": str(request.extensions.get("operation", request.method))[:100],
         "idempotent": harmless and exchange.replayable,
         "classify": exchange.classify,
+        "key": key if key and len(key) <= KEY_CHARACTERS else None,
         "with_attempt": True,
     }
 

@@ -22,19 +22,23 @@ def abort(stream: Any) -> None:
         stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
 
 
-def stream_of(transport: Any, extensions: Any) -> Any:
-    """The network stream of a request before its answer has begun; None where nobody knows.
+def connection_of(transport: Any, extensions: Any) -> Any:
+    """The connection that a request is on while its answer is not closed; None where nobody knows.
 
     The client does not tell it, so its pool is looked at: the request is known by its extensions. Where
-    a client keeps that elsewhere, its connection is closed politely.
+    a client keeps that elsewhere, its connection is closed politely, and its streams are not reset.
     """
     with suppress(Exception):
         for waiting in list(transport._pool._requests):  # noqa: SLF001
             if waiting.request.extensions is extensions:
                 connection = waiting.connection
                 for _ in range(_DEPTH):
-                    stream = getattr(connection, "_network_stream", None)
-                    if stream is not None:
-                        return stream
+                    if getattr(connection, "_network_stream", None) is not None:
+                        return connection
                     connection = getattr(connection, "_connection", None)
     return None
+
+
+def stream_of(transport: Any, extensions: Any) -> Any:
+    """The network stream of such a connection."""
+    return getattr(connection_of(transport, extensions), "_network_stream", None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from brownout import Attempt, Certainty, OutcomeClass, Phase, Shown
 from brownout.ext.httpx.body import SWITCHED, follow
-from brownout.ext.httpx.connection import abort, stream_of
+from brownout.ext.httpx.connection import abort, connection_of, stream_of
 from brownout.ext.httpx.meaning import answer, known
+from brownout.ext.httpx.shared import Shared, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +44,7 @@ class Exchange:
         self.traced = traced
         self.deadline_headers = deadline_headers
         self.attempt: Attempt | None = None
+        self.process = os.getpid()
         self.spare: Any = None
         self.replayable = replayable(request)
         self.users = request.extensions
@@ -49,11 +52,14 @@ class Exchange:
         self.timeout: dict[str, Any] | None = None
         self.stream: Any = None  # of the network, known when the answer has begun
         self.whole = False  # the answer has come to its end
+        self.tunnelling = False  # a proxy is asked for a way to the target
+        self.shared: Stream | None = None  # of HTTP/2, beside others on one connection
 
     def begin(self, attempt: Attempt, trace: Callable[..., Any], *, bounded: bool) -> None:
         """Set the request up for an attempt; `bounded`: its time is pushed into the client."""
         self.attempt = attempt
-        self.stream, self.whole = None, False
+        self.stream, self.whole, self.tunnelling = None, False, False
+        self.shared = None
         if self.traced:
             attempt.waiting()
         self.request.headers.update(attempt.headers(time.monotonic(), self.deadline_headers))
@@ -70,25 +76,55 @@ class Exchange:
             for span in ("connect", "read", "write", "pool"):
                 self.timeout[span] = _shorter(users.get(span), left)
 
-    def event(self, name: str, info: dict[str, Any]) -> None:
-        """Take in an event of the client's trace."""
+    def event(self, name: str, info: dict[str, Any], *, is_async: bool) -> Callable[[], Any] | None:
+        """Take in an event of the client's trace; what is to be done (or awaited) before it goes on."""
         attempt = self.attempt
-        if attempt is None:
-            return
+        if attempt is None or self.process != os.getpid():  # after a fork it is the parent's
+            return None
         self._push(attempt)
         if (
             attempt.queued
         ):  # its first event: the pool has given it a connection, or leave to make one
             attempt.waited(time.monotonic() - attempt.began)
-        if name.endswith("send_request_headers.started"):
+        self._tunnel(name, info)
+        if self.tunnelling:
+            pass  # the target has not been told anything
+        elif name.endswith("send_request_headers.started"):
             _stamp(info, attempt, self.deadline_headers)
             attempt.sent()
         elif name.endswith("receive_response_headers.complete"):
             attempt.receiving()
-        elif name == "http11.receive_response_body.complete":
+        elif name.endswith("receive_response_body.complete"):
             self.whole = True
-        elif name == "http11.response_closed.started" and not self.whole:
+        if name.startswith("http2."):
+            return self._share(name.removeprefix("http2."), info, is_async=is_async)
+        if name == "http11.response_closed.started" and not self.whole:
             abort(self.stream or stream_of(self.transport, self.request.extensions))
+        return None
+
+    def _tunnel(self, name: str, info: dict[str, Any]) -> None:
+        if name == "http11.send_request_headers.started":
+            asked: Any = getattr(info.get("request"), "method", None)
+            self.tunnelling = asked == b"CONNECT" and self.request.method != "CONNECT"
+        elif name == "proxy.start_tls.started":
+            self.tunnelling = False
+
+    def _share(
+        self, name: str, info: dict[str, Any], *, is_async: bool
+    ) -> Callable[[], Any] | None:
+        now = time.monotonic()
+        if name == "send_connection_init.started":
+            connection = connection_of(self.transport, self.request.extensions)
+            Shared.begin(connection, is_async=is_async)
+        elif name == "send_request_headers.started":
+            connection = connection_of(self.transport, self.request.extensions)
+            if connection is not None:
+                self.shared = Stream(connection, info["request"], info["stream_id"], now)
+        elif self.shared is not None and name == "response_closed.started" and not self.whole:
+            return self.shared.give_up(now)
+        elif self.shared is not None and name == "response_closed.complete":
+            self.shared.left()
+        return None
 
     def decide(self, response: Any, attempt: Attempt, kind: str) -> Any:
         """Pass on an answer that is a success, its body still to be read; raise Answered with any other."""

@@ -1,0 +1,35 @@
+"""What tests look at: what attempts showed, and what another thread brings about."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from brownout import OutcomeClass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from brownout import Guard
+
+LIMIT_SECONDS = 10.0
+
+
+def classes(guard: Guard) -> dict[str, int]:
+    """What all attempts of a guard's target showed, by class. Held ones show it at the next fold."""
+    counts: dict[str, int] = {}
+    for operation in guard._target.operations.values():
+        for shard in operation.evidence._all():
+            for class_ in OutcomeClass:
+                if shard.counts[class_]:
+                    counts[class_.name] = counts.get(class_.name, 0) + shard.counts[class_]
+    return counts
+
+
+def until(true: Callable[[], object], seconds: float = LIMIT_SECONDS) -> None:
+    """Wait until something is true, at most so long."""
+    end, never = time.monotonic() + seconds, threading.Event()
+    while not true():
+        assert time.monotonic() < end, "it did not become true in time"
+        never.wait(0.01)

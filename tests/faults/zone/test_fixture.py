@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import brownout.fault.zone.place  # noqa: F401  a run within this process leaves it here
+
 pytest_plugins = ["pytester"]
 
 
@@ -24,4 +26,4 @@ def test_the_fixture_has_zones_and_ends_them(pytester: pytest.Pytester) -> None:
             assert started[0].returncode == -15
             assert record.read(record.folder()).records == ()
     """)
-    pytester.runpytest_subprocess("-q").assert_outcomes(passed=2)
+    pytester.runpytest_inprocess("-q").assert_outcomes(passed=2)

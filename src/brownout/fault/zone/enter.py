@@ -7,7 +7,6 @@ It imports nothing of brownout, since it runs for every process: the front door 
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
@@ -25,6 +24,8 @@ _ROUTES = (("IPv4", "/proc/thread-self/net/route"), ("IPv6", "/proc/thread-self/
 
 def setns(namespace: int, kind: int = CLONE_NEWNET) -> None:
     """Enter a namespace, given by its descriptor, with this thread. Raises OSError."""
+    import ctypes  # the watchdog knows this module too, and has no need of it
+
     if ctypes.CDLL(None, use_errno=True).setns(namespace, kind):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from brownout.fault.process.place import Listener, Process
     from brownout.fault.process.subject import Member
     from brownout.fault.tcp import Proxy
+    from brownout.fault.zone.place import Zones
 
 __all__ = ["Faults", "States", "faults", "states"]
 
@@ -75,6 +76,15 @@ class Faults:
         from brownout.fault.process.place import Listener
 
         return Listener(address, target=target)
+
+    def zones(self, *names: str, mtu: int = 65_000, seed: int = 0) -> Zones:
+        """Zones that no packet leaves, up, each linked with each other; all in them ends with the test.
+
+        Raises FaultRefused where this machine allows no network namespace or TUN device.
+        """
+        from brownout.fault.zone.place import Zones
+
+        return self._stack.enter_context(Zones(*names, mtu=mtu, seed=seed))
 
 
 class States:

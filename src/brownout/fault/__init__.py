@@ -28,11 +28,14 @@ from .kind import (
     Hang,
     Kill,
     Latency,
+    Loss,
     NeverAccept,
+    Partition,
     Pause,
     Refuse,
     Slice,
     SlowClose,
+    SlowHandshake,
     Stall,
     Starve,
     Status,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from .made import Made
     from .process.place import Listener, Process
     from .tcp import Exchange, Proxy, running
+    from .zone.place import Zones
 
 __all__ = [
     "AbortConnections",
@@ -68,8 +72,10 @@ __all__ = [
     "Latency",
     "Listener",
     "Log",
+    "Loss",
     "Made",
     "NeverAccept",
+    "Partition",
     "Pause",
     "Process",
     "Proxy",
@@ -77,11 +83,13 @@ __all__ = [
     "Schedule",
     "Slice",
     "SlowClose",
+    "SlowHandshake",
     "Stall",
     "Starve",
     "Status",
     "Timeout",
     "Wrong",
+    "Zones",
     "running",
 ]
 
@@ -95,6 +103,7 @@ _LATE = {
     "Made": ".made",
     "Process": ".process.place",
     "Proxy": ".tcp",
+    "Zones": ".zone.place",
     "running": ".tcp",
 }
 

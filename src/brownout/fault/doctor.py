@@ -182,6 +182,31 @@ def _backlog() -> str:
             return made.mechanism
 
 
+_ASK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+
+
+def _zones() -> str:
+    """A process of one zone reaches one of another, and does not once they are parted."""
+    from brownout.fault.kind import Partition
+    from brownout.fault.zone.place import Zones
+
+    with Zones("a", "b", seconds=SECONDS) as zones:
+        listen = "import socket; s = socket.create_server(('', 9)); print(flush=True); input()"
+        python, pipe = [sys.executable, "-S", "-E", "-c"], subprocess.PIPE
+        with zones["b"].popen([*python, listen], stdin=pipe, stdout=pipe) as server:
+            assert server.stdout is not None
+            server.stdout.readline()  # it listens
+            ask = [*python, _ASK, zones["b"].address, "9"]
+            quiet = {"stderr": subprocess.DEVNULL}
+            if zones["a"].popen(ask, **quiet).wait(SECONDS):
+                raise ConnectionError("one zone does not reach the other")
+            with zones.between("a", "b").make(Partition(how="refuse"), seconds=SECONDS):
+                if not zones["a"].popen(ask, **quiet).wait(SECONDS):
+                    raise ConnectionError("one zone reaches the other though they are parted")
+            server.kill()
+        return zones.mechanism
+
+
 TRIALS: dict[str, Callable[[], str]] = {
     "rights": _rights,
     "watchdog": _watchdog,
@@ -192,4 +217,5 @@ TRIALS: dict[str, Callable[[], str]] = {
     "exhaust files": _files,
     "abort connections": _abort,
     "fill backlog": _backlog,
+    "zones": _zones,
 }

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from brownout.fault.identity import Identity
 from brownout.fault.process import files, group, neighbour, stop
 from brownout.fault.record import PREFIX
+from brownout.fault.zone import residents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -165,6 +166,19 @@ def _removed(step: Step) -> bool:
     return group.absent(step.details["path"])
 
 
+def _empty_zones(step: Step) -> None:
+    """Step("zones", id): every process in the zones that bear this id."""
+    residents.end(step.details["id"])
+
+
+def _kill_zones(step: Step) -> None:
+    residents.kill(step.details["id"])
+
+
+def _zones_empty(step: Step) -> bool:
+    return not residents.found(step.details["id"])
+
+
 # ----------------------------------------------------------------------------------------- files
 
 
@@ -229,6 +243,7 @@ VERBS: dict[str, Verb] = {
     "resume": Verb(_resume, _running),
     "files": Verb(_files, _unlimited),
     "untie": Verb(_untie, _free),
+    "zones": Verb(_empty_zones, _zones_empty, hard=_kill_zones),
     "cgroup": Verb(_cgroup, _removed),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),

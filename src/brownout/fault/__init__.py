@@ -21,13 +21,16 @@ from .kind import (
     Corrupt,
     Cut,
     Drop,
+    Error,
     ExhaustFiles,
     FillBacklog,
     Freeze,
+    Full,
     Hang,
     Kill,
     Latency,
     NeverAccept,
+    Old,
     Pause,
     Refuse,
     Slice,
@@ -37,6 +40,7 @@ from .kind import (
 )
 
 if TYPE_CHECKING:
+    from .disk.place import Disk
     from .made import Made
     from .process.place import Listener, Process
     from .tcp import Exchange, Proxy, running
@@ -48,12 +52,15 @@ __all__ = [
     "Corrupt",
     "Cut",
     "Decision",
+    "Disk",
     "Drop",
+    "Error",
     "Exchange",
     "ExhaustFiles",
     "Fault",
     "FillBacklog",
     "Freeze",
+    "Full",
     "Hang",
     "Kill",
     "Latency",
@@ -61,6 +68,7 @@ __all__ = [
     "Log",
     "Made",
     "NeverAccept",
+    "Old",
     "Pause",
     "Process",
     "Proxy",
@@ -75,6 +83,7 @@ __all__ = [
 
 # The watchdog needs records and steps alone: it is to start fast, and to stay small.
 _LATE = {
+    "Disk": ".disk.place",
     "Exchange": ".tcp",
     "Listener": ".process.place",
     "Made": ".made",

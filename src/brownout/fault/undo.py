@@ -165,6 +165,36 @@ def _removed(step: Step) -> bool:
     return group.absent(step.details["path"])
 
 
+# ----------------------------------------------------------------------------------------- disks
+# Their modules are needed only where one is: the watchdog is to start fast.
+
+
+def _unmount(step: Step) -> None:
+    """Step("unmount", source): a mount of ours, with what is open in it, hung or served by nobody."""
+    from brownout.fault.disk import mount
+
+    mount.unmount(step.details["source"])
+
+
+def _unmounted(step: Step) -> bool:
+    from brownout.fault.disk import mount
+
+    return not mount.find(step.details["source"])
+
+
+def _lift(step: Step) -> None:
+    """Step("lift", control, name): one fault of a disk, by its server."""
+    from brownout.fault.disk import control
+
+    control.lift(step.details["control"], step.details["name"])
+
+
+def _lifted(step: Step) -> bool:
+    from brownout.fault.disk import control
+
+    return control.gone(step.details["control"], step.details["name"])
+
+
 # ----------------------------------------------------------------------------------------- files
 
 
@@ -230,6 +260,8 @@ VERBS: dict[str, Verb] = {
     "files": Verb(_files, _unlimited),
     "untie": Verb(_untie, _free),
     "cgroup": Verb(_cgroup, _removed),
+    "unmount": Verb(_unmount, _unmounted),
+    "lift": Verb(_lift, _lifted),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),
     "socket": Verb(_socket, _unheard),

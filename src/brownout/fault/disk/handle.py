@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from brownout.fault.disk import wire
@@ -31,30 +32,30 @@ def kept(flags: int) -> int:
 class Handle:
     """A file as it was opened once."""
 
-    __slots__ = ("backing", "fd", "node")
+    __slots__ = ("fd", "node")
 
     def __init__(self, node: Node, fd: int) -> None:
         self.node = node
         self.fd = fd
-        self.backing = 0
         node.handles += 1
 
     def through(self, device: int, *, kernel: bool) -> int:
-        """The flags of a file that no fault reaches; where it can, the kernel serves it alone."""
-        if not kernel:
-            return 0
-        asked = bytearray(struct.pack("<iIQ", self.fd, 0, 0))
-        try:
-            self.backing = fcntl.ioctl(device, _BACKING_OPEN, asked, True)  # noqa: FBT003
-        except OSError:  # a file system that can't be passed through to
-            return 0
-        return Open.PASSTHROUGH
+        """The flags of a file that no fault reaches; where it can, the kernel serves it alone.
+
+        It wants one backing file for all handles of an inode, and all of them to be of one sort.
+        """
+        if kernel and self.node.handles == 1:
+            asked = bytearray(struct.pack("<iIQ", self.fd, 0, 0))
+            with suppress(OSError):  # a file system that can't be passed through to
+                self.node.backing = fcntl.ioctl(device, _BACKING_OPEN, asked, True)  # noqa: FBT003
+        return Open.PASSTHROUGH if self.node.backing else 0
 
     def close(self, device: int) -> None:
         """Close it."""
         self.node.handles -= 1
-        if self.backing:
-            fcntl.ioctl(device, _BACKING_CLOSE, struct.pack("<I", self.backing))
+        if self.node.backing and not self.node.handles:
+            fcntl.ioctl(device, _BACKING_CLOSE, struct.pack("<I", self.node.backing))
+            self.node.backing = 0
         os.close(self.fd)
 
     def read(self, offset: int, size: int) -> bytes:

@@ -83,6 +83,11 @@ class Disk:
         """The faults in force, by name, in the order in which they were made."""
         return {name: made for name, made in self._made.items() if made.active}
 
+    @property
+    def serving(self) -> Serving | None:
+        """Who serves it, while it is shadowed."""
+        return self._serving
+
     # ------------------------------------------------------------------------------- shadowing
 
     def start(self) -> Self:

@@ -160,7 +160,8 @@ class Server:
                 return _told(self._logs.get(name) or Log(), int(question["since"]))
             case "look":
                 names = [rule.name for rule in rules.all()]
-                return {"rules": names, "waiting": len(self.session.waiting)}
+                seen = {"waiting": len(self.session.waiting), "messages": self.session.messages}
+                return {"rules": names, **seen}
             case _:
                 raise ValueError("it is told to make, undo, log or look")
 

@@ -122,6 +122,10 @@ class Serving:
         except OSError as error:
             raise FaultRefused(f"the server of {self.path} does not answer: {error}") from error
 
+    def looked(self) -> dict[str, Any]:
+        """What its server sees of itself: the faults in force, how much waits, messages so far."""
+        return control.ask(self.control, do="look")
+
     def stop(self) -> None:
         """End the server, which takes the mount away. The steps do the rest, if there is any."""
         if self._process is None:

@@ -64,6 +64,7 @@ class Session:
         self._names = Names(self.tree).does
         self.rules = Rules()
         self.waiting: dict[int, Waiting] = {}
+        self.messages = 0
         self.ready = False  # the kernel and we have agreed
         self.passthrough = False
         self.mmap = False
@@ -110,6 +111,7 @@ class Session:
                 if error.errno in (errno.EINTR, errno.ENOENT):
                     continue  # it was interrupted before we could read it
                 raise
+            self.messages += 1
             self._answer(self._view[:size], fated=False)
         return True
 
@@ -287,7 +289,7 @@ class Session:
             else handle.through(self.device, kernel=self.passthrough)
         )
         self._handles[number] = handle
-        return wire.OPENED.pack(number, flags, handle.backing)
+        return wire.OPENED.pack(number, flags, node.backing)
 
     def _release(self, _: Node, body: memoryview, __: int) -> Answer:
         handle = self._handles.pop(wire.LONG.unpack_from(body)[0], None)

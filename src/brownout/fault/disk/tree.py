@@ -27,7 +27,7 @@ _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 class Node:
     """One inode."""
 
-    __slots__ = ("direct", "fd", "handles", "key", "lookups", "number", "path", "seen")
+    __slots__ = ("backing", "direct", "fd", "handles", "key", "lookups", "number", "path", "seen")
 
     def __init__(self, number: int, fd: int, key: tuple[int, int]) -> None:
         self.number = number
@@ -36,6 +36,7 @@ class Node:
         self.lookups = 1
         self.handles = 0  # how many times it is open
         self.direct = True  # and how
+        self.backing = 0  # by which number the kernel has it itself
         self.path = b""
         self.seen = -1  # when that was its path
 

@@ -88,6 +88,11 @@ class Disk:
         """Who serves it, while it is shadowed."""
         return self._serving
 
+    @property
+    def shadow(self) -> Made | None:
+        """The shadow itself, as it is on record."""
+        return self._shadow
+
     # ------------------------------------------------------------------------------- shadowing
 
     def start(self) -> Self:

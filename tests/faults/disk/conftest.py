@@ -7,7 +7,6 @@ import select
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from brownout.fault.disk.serving import unfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 WAIT_SECONDS = 20.0
 BLOCK = 4096
@@ -65,6 +65,7 @@ class Outsider:
         return self.process.stdout.readline().decode().strip()
 
     def says_nothing(self, seconds: float) -> bool:
+        assert self.process.stdout is not None
         return not select.select([self.process.stdout], [], [], seconds)[0]
 
     def end(self) -> None:

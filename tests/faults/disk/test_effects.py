@@ -291,7 +291,7 @@ def test_what_can_not_be_made_is_told(disk: Disk, folder: object) -> None:
         disk.make(Hang(), name="hang")
     with pytest.raises(FaultRefused, match="shadowed already"):
         Disk(disk.path).start()
-    with pytest.raises(FaultRefused, match="is in it"):
+    with pytest.raises(FaultRefused, match="is there"):
         Disk("/")
     with pytest.raises(ConfigurationError, match="no folder"):
         Disk(disk.path / "blocks")
@@ -322,8 +322,8 @@ def test_sqlite_on_a_dying_disk(disk: Disk, mode: str) -> None:
     db = filled(disk, mode)
     db.execute("pragma cache_size=0")
     assert db.execute("pragma integrity_check").fetchone() == ("ok",)
-    where = {"bytes_from": 1_000_000, "bytes_to": 1_012_288}
-    with disk.make(Hang(seconds=0.2, match="db$", **where)):
+    fault = Hang(seconds=0.2, match="db$", bytes_from=1_000_000, bytes_to=1_012_288)
+    with disk.make(fault):
         errors: list[str] = []
         for n in range(0, 2000, 5):
             try:

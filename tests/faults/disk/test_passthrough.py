@@ -8,7 +8,6 @@ import os
 import random
 import stat
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,7 @@ from brownout.fault import Disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 NAMES = ["a", "b", "ä", "sub", "sub/a", "sub/b", "other", "other/a", "other/deep", "x" * 200]
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,8 @@ from brownout.fault.record import Step
 from tests.faults.disk.conftest import READ, Outsider, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
 MAKER = """
 import sys, time
@@ -106,7 +106,7 @@ def test_the_server_is_killed(maker: Maker, hung: Outsider) -> None:
     """The folder is dead, and its maker does not know: `brownout fault clear` ends it."""
     maker.server.signal(signal.SIGKILL)
     assert hung.hear().split()[1:] == ["ConnectionAbortedError", "103"]
-    with pytest.raises(OSError, match="not connected|abort"):
+    with pytest.raises(OSError, match=r"not connected|abort"):
         os.listdir(maker.folder)
     told = clear("--all")
     assert told.returncode == 0, told
@@ -152,7 +152,7 @@ def test_files_that_are_open_and_hung_do_not_hold_it(folder: Path) -> None:
     assert readers[0].hear().split()[1] == "4096"
     readers[0].end()
     assert not os.path.ismount(folder)
-    with pytest.raises(OSError, match="not connected|abort"):
+    with pytest.raises(OSError, match=r"not connected|abort"):
         os.pread(stays, 10, 0)
     os.close(stays)
 

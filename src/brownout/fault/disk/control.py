@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from brownout._core.fault import Amount, Decision, Log, Schedule
 from brownout.errors import FaultRefused
-from brownout.fault.disk.rules import MAKES, Stored
+from brownout.fault.disk.rules import MAKES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from brownout._core.fault import Fault
+    from brownout.fault.disk.kind import Stored
 
 __all__ = ["Answers", "Told", "ask", "gone", "lift", "plain", "read"]
 
@@ -42,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def read(told: dict[str, Any]) -> Stored:
-    """The other way round. Raises KeyError, TypeError or ConfigurationError for what is no fault of a disk."""
+    """The other way round. Raises KeyError, TypeError or ConfigurationError for what a disk can't make."""
     kinds = {kind.kind: kind for kind in MAKES}
     values = {name: _read(name, value) for name, value in told.items() if name != "kind"}
     return kinds[told["kind"]](**values)
@@ -155,4 +156,4 @@ class Answers:
         """Answer it."""
         self.sock.settimeout(SECONDS)
         self.sock.sendall(json.dumps(answer).encode() + b"\n")
-        self.sock.setblocking(False)
+        self.sock.settimeout(0)

@@ -90,7 +90,7 @@ class Full(Stored):
 
 @dataclass(frozen=True, kw_only=True)
 class Old(Stored):
-    """Reads give what was there when the fault was made; what was written since is there once it is undone."""
+    """Reads give what was there when the fault was made; once it is undone, what was written since."""
 
     kind: ClassVar[str] = "old"
 
@@ -98,4 +98,4 @@ class Old(Stored):
         """All that is wrong with it."""
         yield from super().wrong()
         if self.operations != ("read",) or self.repaired_by_write:
-            yield "only a read can be old, and no write makes it new: leave out operations and repaired_by_write"
+            yield "only a read is old, and no write repairs it: leave out operations, repaired_by_write"

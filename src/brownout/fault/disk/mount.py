@@ -33,9 +33,7 @@ def _libc() -> ctypes.CDLL:
 
 def mount(device: int, path: str, source: str, mode: int) -> None:
     """Mount an open /dev/fuse over a folder of this mode. Raises OSError."""
-    options = (
-        f"fd={device},rootmode={mode:o},user_id=0,group_id=0,default_permissions,allow_other"
-    )
+    options = f"fd={device},rootmode={mode:o},user_id=0,group_id=0,default_permissions,allow_other"
     failed = _libc().mount(
         source.encode(), os.fsencode(path), b"fuse.brownout", _NOSUID_NODEV, options.encode()
     )
@@ -62,7 +60,9 @@ def ours() -> list[Mounted]:
 def find(source: str) -> list[Mounted]:
     """Every mount of that source."""
     if not source.startswith(PREFIX):
-        raise ValueError(f'{source} is left alone: an undo unmounts only what is named "{PREFIX}..."')
+        raise ValueError(
+            f'{source} is left alone: an undo unmounts only what is named "{PREFIX}..."'
+        )
     return [each for each in ours() if each.source == source]
 
 

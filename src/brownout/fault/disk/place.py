@@ -16,10 +16,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from brownout._core.fault import Fault
+from brownout._core.fault import Fault, Log
 from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fault import record as records
 from brownout.fault.disk import control
+from brownout.fault.disk.calls import Calls
 from brownout.fault.disk.kind import Stored
 from brownout.fault.disk.rules import MAKES
 from brownout.fault.disk.serving import Serving, unfit
@@ -70,7 +71,8 @@ class Disk:
         self._only = _pattern(only)
         self._target, self._seed, self._seconds = target, seed, seconds
         self.weaker = _weaker(mechanism)
-        self._serving: Serving | None = None
+        self._mechanism = "calls (weaker)" if self.weaker else "fuse"
+        self._serving: Serving | Calls | None = None
         self._shadow: Made | None = None
         self._made: dict[str, Made] = {}
 
@@ -85,8 +87,8 @@ class Disk:
 
     @property
     def serving(self) -> Serving | None:
-        """Who serves it, while it is shadowed."""
-        return self._serving
+        """Who serves it, while it is shadowed by a mount."""
+        return self._serving if isinstance(self._serving, Serving) else None
 
     @property
     def shadow(self) -> Made | None:
@@ -99,10 +101,11 @@ class Disk:
         """Shadow the folder. Raises FaultRefused if it can't be."""
         if self._serving is not None:
             raise FaultRefused(f"{self.path} is shadowed already")
-        serving = Serving(self.path, only=self._only, own=self._own)
+        kind = Calls if self.weaker else Serving
+        serving = kind(self.path, only=self._only, own=self._own)
         shadow = Made(
             place=str(self.path),
-            mechanism="disk",
+            mechanism=self._mechanism,
             fault=Shadowed(),
             seconds=self._seconds,
             target=self._target,
@@ -159,24 +162,28 @@ class Disk:
         self._made[chosen] = made
         return made
 
-    def _new(self, serving: Serving, fault: Stored, seconds: float, name: str) -> Made:
-        log = control.Told(serving.control, name)
+    def _new(self, serving: Serving | Calls, fault: Stored, seconds: float, name: str) -> Made:
+        log, steps = Log(), list[Step]()
+        if isinstance(serving, Serving):
+            log = control.Told(serving.control, name)
+            steps = [Step("lift", control=serving.control, name=name)]
 
         def undo() -> None:
-            control.lift(serving.control, name)
-            log.fetch()
+            serving.lift(name)
+            len(log)  # what it has of its server's, it has
 
         return Made(
             place=str(self.path),
-            mechanism="disk",
+            mechanism=self._mechanism,
             fault=fault,
             seconds=seconds,
             name=name,
             target=self._target,
             log=log,
-            undo_steps=[Step("lift", control=serving.control, name=name)],
-            apply=lambda: serving.make(name, fault, self._seed),
+            undo_steps=steps,
+            apply=lambda: serving.make(name, fault, self._seed, log),
             undo=undo,
+            gone=lambda: not serving.made(name),
         )
 
     def _free_name(self, kind: str) -> str:
@@ -189,7 +196,9 @@ class Disk:
 
 
 def _told(fault: Fault, name: str) -> bool:
-    return getattr(fault, name) != type(fault).__dataclass_fields__[name].default
+    default: object = type(fault).__dataclass_fields__[name].default
+    given: object = getattr(fault, name)
+    return given != default
 
 
 def _pattern(only: str | None) -> str | None:
@@ -227,10 +236,10 @@ def _folder(path: str | os.PathLike[str]) -> Path:
         ("/dev", Path("/dev")),
         ("/sys", Path("/sys")),
     ):
-        needed = needed.resolve()
-        if needed.is_relative_to(found) or (what[0] == "/" and found.is_relative_to(needed)):
+        there = needed.resolve()
+        if there.is_relative_to(found) or (what[0] == "/" and found.is_relative_to(there)):
             raise FaultRefused(
-                f"{found} can't be shadowed: {what} is in it ({needed}), and would hang too; take a folder of"
+                f"{found} can't be shadowed: {what} is there ({there}), and would hang too; take a folder of"
                 " the service's own"
             )
     return found

@@ -27,7 +27,9 @@ MAKES = (Error, Full, Hang, Latency, Old)
 MOST_RULES = 100
 MOST_FILES = 10_000  # whose draws are kept ready
 MOST_REPAIRED = 1_000_000  # blocks; then all are bad again, and the log says so
-MOST_OLD_BYTES = 256 << 20  # kept for one fault; what is written after that is not old, and the log says so
+MOST_OLD_BYTES = (
+    256 << 20
+)  # kept for one fault; what is written after that is not old, and the log says so
 
 
 class Access(NamedTuple):
@@ -57,7 +59,7 @@ class _Past:
     """What a file had in it: its length, and the blocks that were written to since."""
 
     length: int
-    blocks: dict[int, bytes] = field(default_factory=dict)
+    blocks: dict[int, bytes] = field(default_factory=dict[int, bytes])
 
 
 class Rule:
@@ -126,9 +128,7 @@ class Rule:
         """Log what it did."""
         told = f"{what} {access.operation} {access.path.decode(errors='replace')}"
         block = access.offset // BLOCK + 1
-        self.log.add(
-            Decision(now, self.name, block, self._requests, told, amount, access.offset)
-        )
+        self.log.add(Decision(now, self.name, block, self._requests, told, amount, access.offset))
 
     # ----------------------------------------------------------------------------- what is written
 

@@ -47,7 +47,7 @@ class Server:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(control)
         self.listener.listen(MOST_ASKING)
-        self.listener.setblocking(False)
+        self.listener.settimeout(0)
         self._asking: dict[int, Answers] = {}
         self._logs: dict[str, Log] = {}
         self._poll = select.poll()
@@ -61,7 +61,7 @@ class Server:
         mount.mount(self.device, self.path, self.source, mode)
         signal.set_wakeup_fd(self._says)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, _heard)
         for fd in (self.device, self.listener.fileno(), self._hears, 0):
             self._poll.register(fd, select.POLLIN)
         try:
@@ -123,7 +123,7 @@ class Server:
             if len(self._asking) >= MOST_ASKING:
                 sock.close()
                 return
-            sock.setblocking(False)
+            sock.settimeout(0)
             self._asking[sock.fileno()] = Answers(sock)
             self._poll.register(sock.fileno(), select.POLLIN)
 
@@ -173,6 +173,10 @@ def _told(log: Log, since: int) -> dict[str, Any]:
     after = first + len(rows)
     more = after < log.lost + len(log)
     return {"decisions": rows, "lost": first - since, "next": after, "more": more}
+
+
+def _heard(_: int, __: object) -> None:
+    """A signal wakes the poll; that is all."""
 
 
 def _say(what: dict[str, Any]) -> None:

@@ -63,7 +63,9 @@ class Serving:
         """Mount. `add` puts the server on record before it does. Raises FaultRefused."""
         found = [each.path for each in mount.ours() if each.path == str(self.path)]
         if found:
-            raise FaultRefused(f"{self.path} is shadowed already; `brownout fault list` says by whom")
+            raise FaultRefused(
+                f"{self.path} is shadowed already; `brownout fault list` says by whom"
+            )
         os.mkdir(self.folder, 0o700)
         if self._own:
             os.mkdir(self.path, 0o700)
@@ -108,7 +110,7 @@ class Serving:
             raise FaultRefused(f"{self.path} can't be shadowed: {told['error']}")
         return told
 
-    def make(self, name: str, fault: Stored, seed: int) -> None:
+    def make(self, name: str, fault: Stored, seed: int, _: object) -> None:
         """Put a fault in force. Raises FaultRefused."""
         try:
             control.ask(
@@ -121,6 +123,14 @@ class Serving:
             )
         except OSError as error:
             raise FaultRefused(f"the server of {self.path} does not answer: {error}") from error
+
+    def lift(self, name: str) -> None:
+        """Undo one: what hangs by it is done."""
+        control.lift(self.control, name)
+
+    def made(self, name: str) -> bool:
+        """Whether it is in force."""
+        return not control.gone(self.control, name)
 
     def looked(self) -> dict[str, Any]:
         """What its server sees of itself: the faults in force, how much waits, messages so far."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from brownout.fault.disk import wire
 from brownout.fault.disk.handle import Handle, kept
-from brownout.fault.disk.rules import Access, Fate, Rules
 from brownout.fault.disk.names import Names
+from brownout.fault.disk.rules import Access, Fate, Rules
 from brownout.fault.disk.tree import ROOT, Tree, listed
 from brownout.fault.disk.wire import Init, Op, Open
 
@@ -223,7 +223,7 @@ class Session:
         return wire.SIZE.pack(done, 0)
 
     def _fsync(self, node: Node, body: memoryview, unique: int) -> Answer:
-        number, flags, _ = wire.HANDLE.unpack_from(body)
+        number, flags, *_ = wire.HANDLE.unpack_from(body)
         handle = self._handle(number)
         if self.rules and handle.node.direct:
             self._hangs(handle.access("fsync", self.tree.path(node), 0, 0), unique)
@@ -240,8 +240,8 @@ class Session:
         self.tree.fallocate(handle.fd, mode, offset, size)
         return b""
 
-    def _lseek(self, _: Node, body: memoryview, __: int) -> Answer:
-        number, offset, whence, _ = wire.LSEEK.unpack_from(body)
+    def _lseek(self, __: Node, body: memoryview, ___: int) -> Answer:
+        number, offset, whence, *_ = wire.LSEEK.unpack_from(body)
         return self._handle(number).seek(offset, whence)
 
     def _setattr(self, node: Node, body: memoryview, _: int) -> Answer:
@@ -300,12 +300,12 @@ class Session:
 
     # --------------------------------------------------------------------------------- folders
 
-    def _opendir(self, node: Node, _: memoryview, __: int) -> Answer:
+    def _opendir(self, node: Node, *_: object) -> Answer:
         number = next(self._next)
         self._handles[number] = listed(node)
         return wire.OPENED.pack(number, 0, 0)
 
-    def _readdir(self, node: Node, body: memoryview, _: int) -> Answer:
+    def _readdir(self, node: Node, body: memoryview, __: int) -> Answer:
         number, offset, size, *_ = wire.READ.unpack_from(body)
         names = self._handles[number]
         if isinstance(names, Handle):
@@ -361,7 +361,7 @@ class Session:
         return None
 
 
-class _Held(Exception):  # noqa: N818
+class _Held(Exception):
     """It hangs: nothing is answered now."""
 
 

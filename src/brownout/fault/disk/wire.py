@@ -101,7 +101,9 @@ STATFS = Struct("<QQQQQIIII24x")
 INIT = Struct("<IIII")
 INITED = Struct("<IIIIHHIIHHII24x")
 
-VALID_SECONDS = 1  # for the kernel to believe names and attributes: others may write to the real folder
+VALID_SECONDS = (
+    1  # for the kernel to believe names and attributes: others may write to the real folder
+)
 
 
 def attributes(found: os.stat_result) -> bytes:

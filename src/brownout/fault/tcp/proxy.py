@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
+from brownout.fault.disk.kind import of_disks_alone
 from brownout.fault.kind import NeverAccept, Refuse
 from brownout.fault.made import Made, Step
 
@@ -205,6 +206,8 @@ class Proxy:
         if type(fault) not in MAKES:
             known = ", ".join(sorted(kind.__name__ for kind in MAKES))
             raise ConfigurationError(f"{fault}: a TCP proxy makes {known}")
+        if told := of_disks_alone(fault):
+            raise ConfigurationError(f"{fault}: {', '.join(told)}: says something to a disk only")
 
     def _free_name(self, kind: str) -> str:
         if kind not in self._actives:

@@ -80,8 +80,8 @@ class Faults:
     ) -> Disk | Made:
         """A folder (None: a new one) shadowed until the test ends, whose files can hang and fail.
 
-        With a fault it is made at once, and returned: `with faults.disk(path, Hang(seconds=5)): ...`; a folder
-        is shadowed once, however often it is asked for. Raises FaultRefused if it can't be.
+        With a fault it is made at once, and returned: `with faults.disk(path, Hang(seconds=5)): ...`; a
+        folder is shadowed once, however often it is asked for. Raises FaultRefused if it can't be.
         """
         from brownout.fault.disk.place import Disk
 

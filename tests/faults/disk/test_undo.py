@@ -89,8 +89,8 @@ def test_the_maker_is_killed(maker: Maker, hung: Outsider) -> None:
 
 def test_the_maker_and_the_server_are_killed(maker: Maker, hung: Outsider) -> None:
     """Then the watchdog does it."""
-    maker.process.kill()
     maker.server.signal(signal.SIGKILL)
+    maker.process.kill()
     assert until(maker.gone, 10)
     assert hung.hear().split()[1:] == ["ConnectionAbortedError", "103"]
 

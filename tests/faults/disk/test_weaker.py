@@ -29,9 +29,9 @@ def weak(tmp_path: Path) -> Iterator[Disk]:
     (tmp_path / "blocks").write_bytes(b"".join(b"%04d" % n * (BLOCK // 4) for n in range(100)))
     with Disk(tmp_path, mechanism="calls") as disk:
         yield disk
-    assert REAL == (
+    assert (
         *(builtins.open, io.open, os.open, os.read, os.pread, os.write, os.fsync, os.close),
-    )
+    ) == REAL
 
 
 def test_it_says_that_it_is_weaker(weak: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

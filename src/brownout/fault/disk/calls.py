@@ -16,7 +16,6 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from brownout._core.fault import Log
 from brownout.errors import FaultRefused
 from brownout.fault.disk.rules import Access, Fate, Rule, Rules
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from brownout._core.fault import Log
     from brownout.fault.disk.kind import Stored
     from brownout.fault.record import Step
 
@@ -282,7 +282,7 @@ def _open(
     if "b" in mode:
         return buffered
     text = io.TextIOWrapper(buffered, encoding, errors, newline, line_buffering=buffering == 1)
-    text.mode = mode  # `open` sets it too
+    setattr(text, "mode", mode)  # noqa: B010  `open` does it too, and no type knows
     return text
 
 
@@ -302,6 +302,6 @@ def _replace() -> None:
     """While there is a disk the calls are ours."""
     for name, real in _REAL.items():
         setattr(os, name, _OURS[name] if _DISKS else real)
-    builtins.open = io.open = _open if _DISKS else _OPEN  # type: ignore[assignment]
+    builtins.open = io.open = _open if _DISKS else _OPEN
     if not _DISKS:
         _FILES.clear()

@@ -21,7 +21,6 @@ from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fault import record as records
 from brownout.fault.disk import control
 from brownout.fault.disk.calls import Calls
-from brownout.fault.disk.kind import Stored
 from brownout.fault.disk.rules import MAKES
 from brownout.fault.disk.serving import Serving, unfit
 from brownout.fault.made import Made
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
+
+    from brownout.fault.disk.kind import Stored
 
 __all__ = ["Disk", "Shadowed"]
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brownout.cli import amount, hold
 from brownout.errors import ConfigurationError
 from brownout.fault import record as records
-from brownout.fault import watchdog
+from brownout.fault import undo, watchdog
+from brownout.fault.process import group
+from brownout.fault.record import Step
 from brownout.fleet.wire import clean
 
 if TYPE_CHECKING:
@@ -117,11 +120,11 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
 
 
 def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextManager[Made]]:
-    seconds, seed, where = options.seconds, options.seed, options.place
+    seconds, seed, where = options.seconds, options.seed, _absolute(options.place)
     if options.listen and options.mechanism != "tcp":
         raise ConfigurationError("--listen is for tcp: a proxy listens, a process does not")
     if options.mechanism == "tcp":
-        listen = options.listen or "127.0.0.1:0"
+        listen = _absolute(options.listen or "127.0.0.1:0")
         return lambda: _proxied(where, listen, fault, seconds, seed)
     if options.mechanism == "listener":
         from brownout.fault.process.place import Listener
@@ -141,6 +144,12 @@ def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextMana
         )
     process = Process(int(where), seed=seed)  # here, where our ancestors are still ours
     return lambda: process.make(fault, seconds=seconds)
+
+
+def _absolute(address: str) -> str:
+    """A Unix socket's path as seen from here: the process that holds the fault is elsewhere."""
+    kind, colon, path = address.partition(":")
+    return f"unix:{Path(path).absolute()}" if kind == "unix" and colon and path else address
 
 
 @contextmanager
@@ -250,7 +259,23 @@ def _clear(options: Namespace) -> int:
         failed += bool(problem)
         what = f"{each.id}  {clean(each.fault)} at {clean(each.place)}"
         print(f"not cleared: {what}: {clean(problem, 300)}" if problem else f"cleared: {what}")
+    if options.all:
+        failed += _clear_groups()
     return 1 if failed else 0
+
+
+def _clear_groups() -> int:
+    """Undo the control groups of makers that are no more, whose record is lost too; how many could not be."""
+    failed = 0
+    for each in group.orphans():
+        problem = _released(Step("cgroup", path=str(each), quiet=group.quieting(each)))
+        failed += bool(problem)
+        print(f"not cleared: {each}: {clean(problem, 300)}" if problem else f"cleared: {each}")
+    return failed
+
+
+def _released(step: Step) -> str:
+    return undo.until_gone(lambda hard: undo.take([step], hard=hard), lambda: undo.gone([step]))
 
 
 def _chosen(ids: Sequence[str], there: Sequence[Record]) -> list[Record]:

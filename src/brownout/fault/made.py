@@ -113,6 +113,8 @@ class Made:
             _at("watched")
             self._apply()
             _at("made")
+            self._unclaim()
+            _KEEPER.keep(self)
         except BaseException as error:
             self._unclaim()
             try:
@@ -120,8 +122,6 @@ class Made:
             except UndoFailed as failed:
                 error.add_note(str(failed))
             raise
-        self._unclaim()
-        _KEEPER.keep(self)
         return self
 
     def _new_record(self) -> Record:
@@ -201,10 +201,13 @@ class Made:
     def _take(self, hard: bool) -> None:  # noqa: FBT001  as the verbs are told
         if self._undo is not None:
             self._undo()
-        undo.take(self.steps, hard=hard)
+        undo.take(self._own(), hard=hard)
 
     def _seen_gone(self) -> bool:
-        return (self._gone is None or self._gone()) and undo.gone(self.steps)
+        return (self._gone is None or self._gone()) and undo.gone(self._own())
+
+    def _own(self) -> list[Step]:
+        return [step for step in self.steps if not step.after_death]
 
     def leave(self) -> None:
         """This process ends: undo what would outlive it, and leave alone what ends with it anyway."""

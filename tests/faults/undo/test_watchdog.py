@@ -128,7 +128,8 @@ def test_a_maker_replaces_a_watchdog_that_was_killed(folder: str) -> None:
         until(lambda: stopped.state() != "T")
 
 
-def test_what_both_dead_have_left_is_settled_by_hand(folder: str) -> None:
+@pytest.mark.parametrize("by", ["hand", "the next watchdog"])
+def test_what_both_dead_have_left_is_settled(folder: str, by: str) -> None:
     with a_maker() as (maker, stopped, id_):
         it = the_watchdog(folder)
         assert it
@@ -138,9 +139,14 @@ def test_what_both_dead_have_left_is_settled_by_hand(folder: str) -> None:
         maker.kill()
         maker.wait()
         assert stopped.state() == "T"
-        assert watchdog.settle(folder, id_) == ""
-        assert stopped.state() != "T"
-        assert records.read(folder).records == ()
+        if by == "hand":
+            assert watchdog.settle(folder, id_) == ""
+            assert stopped.state() != "T"
+        else:
+            until(lambda: not it.alive())  # and has let go of its lock
+            watchdog.ensure(folder)
+            until(lambda: stopped.state() != "T")
+        until(lambda: records.read(folder).records == ())
 
 
 def test_a_fault_is_undone_at_its_end_though_its_maker_sleeps(folder: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,7 @@ __all__ = ["Proxy"]
 CONNECTIONS_MOST = 10_000
 FAULTS_MOST = 100
 CALL_SECONDS = 5.0  # a call from another thread waits so long for the loop
+SOON_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -181,7 +183,7 @@ class Proxy:
             target=self.name,
             listen=self.listen,
             log=self.log,
-            undo_steps=[Step("socket", path=self._asked.path)] if self._asked.path else [],
+            undo_steps=self._leftover(),
             apply=lambda: self._call(lambda: self._apply(chosen, fault, turns)),
             undo=lambda: self._soon(lambda: self._unmake(chosen, turns)),
             gone=lambda: self._gone(chosen, turns),
@@ -189,6 +191,11 @@ class Proxy:
         made.make()
         self._mades[chosen] = made
         return made
+
+    def _leftover(self) -> list[Step]:
+        """The file of a Unix socket outlives a process that is killed; whoever removes it has another cwd."""
+        path = self._asked.path
+        return [Step("socket", path=str(Path(path).absolute()))] if path else []
 
     def change(self, name: str, fault: Fault) -> None:
         """Put another fault in the place of one that is made: the same name, order and draws."""
@@ -355,9 +362,18 @@ class Proxy:
             ) from None
 
     def _soon(self, do: Callable[[], object]) -> None:
-        """Do it on the loop's thread, without waiting for it."""
-        if self._elsewhere():
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(do)
-        else:
+        """Do it on the loop's thread. Waits for it, but not for long: that thread may wait for this one."""
+        if not self._elsewhere():
             do()
+            return
+        assert self._loop is not None
+        done = threading.Event()
+
+        def do_it() -> None:
+            try:
+                do()
+            finally:
+                done.set()
+
+        self._loop.call_soon_threadsafe(do_it)
+        done.wait(SOON_SECONDS)

@@ -18,9 +18,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Generator
+    from pathlib import Path
 
     from brownout import State, Verdict
+    from brownout.fault import Fault
+    from brownout.fault.disk.place import Disk
     from brownout.fault.http import HttpProxy
     from brownout.fault.made import Made
     from brownout.fault.process.place import Listener, Process
@@ -39,6 +43,7 @@ class Faults:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
+        self._disks: dict[Path, Disk] = {}
 
     def tcp(
         self, upstream: str, *, listen: str = "127.0.0.1:0", name: str = "", seed: int = 0
@@ -85,6 +90,28 @@ class Faults:
         from brownout.fault.zone.place import Zones
 
         return self._stack.enter_context(Zones(*names, mtu=mtu, seed=seed))
+
+    def disk(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        fault: Fault | None = None,
+        *,
+        only: str | None = None,
+        target: str = "",
+        seed: int = 0,
+    ) -> Disk | Made:
+        """A folder (None: a new one) shadowed until the test ends, whose files can hang and fail.
+
+        With a fault it is made at once, and returned: `with faults.disk(path, Hang(seconds=5)): ...`; a
+        folder is shadowed once, however often it is asked for. Raises FaultRefused if it can't be.
+        """
+        from brownout.fault.disk.place import Disk
+
+        found = Disk(path, only=only, target=target, seed=seed)
+        disk = self._disks.get(found.path)
+        if disk is None:
+            disk = self._disks[found.path] = self._stack.enter_context(found)
+        return disk if fault is None else disk.make(fault)
 
 
 class States:

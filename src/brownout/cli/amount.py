@@ -80,6 +80,8 @@ def _value(name: str, wanted: str, text: str) -> Any:
         if not text.isdecimal():
             raise ValueError(f'"{text}" is not a whole number')
         return int(text)
+    if wanted.startswith("tuple"):
+        return tuple(text.split(","))
     if wanted == "bytes":
         return text.encode()
     if wanted.startswith("tuple"):

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from brownout.fault import Fault
+    from brownout.fault import Disk, Fault
     from brownout.fault.made import Made
     from brownout.fault.record import Record
 
 __all__ = ["add"]
 
 FOR_SECONDS = 60.0
-MECHANISMS = ("tcp", "http", "process", "listener")
+MECHANISMS = ("tcp", "http", "process", "listener", "disk")
 PROXIES = ("tcp", "http")
 
 
@@ -46,7 +46,7 @@ def add(verbs: Any, seconds: Callable[[str], float]) -> None:
     make.add_argument(
         "place",
         metavar="PLACE",
-        help="the address to relay to (tcp, http), a process id, or an address",
+        help="the address to relay to (tcp, http), a process id, an address, or a folder",
     )
     make.add_argument("amounts", metavar="NAME=VALUE", nargs="*", help="how much, whom, when")
     make.add_argument(
@@ -117,6 +117,10 @@ def _kinds(mechanism: str) -> Mapping[str, type[Fault]]:
         from brownout.fault.kind import FillBacklog
 
         return {FillBacklog.kind: FillBacklog}
+    if mechanism == "disk":
+        from brownout.fault.disk.rules import MAKES as STORED
+
+        return {kind.kind: kind for kind in STORED}
     raise ConfigurationError(f'"{mechanism}" is no mechanism; there are: {", ".join(MECHANISMS)}')
 
 
@@ -135,6 +139,11 @@ def _maker(options: Namespace, fault: Fault) -> Callable[[], AbstractContextMana
 
         listener = Listener(where)
         return lambda: listener.make(fault, seconds=seconds)
+    if options.mechanism == "disk":
+        from brownout.fault.disk.place import Disk
+
+        disk = Disk(where, seed=seed, target=options.target, seconds=seconds, mechanism="fuse")
+        return lambda: _stored(disk, fault, seconds)
     from brownout.fault.process.place import Process
 
     if not where.isdecimal():
@@ -159,6 +168,12 @@ def _proxied(
 
     running: Any = http.running if in_http else tcp.running
     with running(upstream, listen, seed=seed) as proxy, proxy.make(fault, seconds=seconds) as made:
+        yield made
+
+
+@contextmanager
+def _stored(disk: Disk, fault: Fault, seconds: float) -> Generator[Made]:
+    with disk, disk.make(fault, seconds=seconds) as made:
         yield made
 
 

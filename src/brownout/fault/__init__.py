@@ -22,14 +22,17 @@ from .kind import (
     Cut,
     Drop,
     Duplicate,
+    Error,
     ExhaustFiles,
     FillBacklog,
     Freeze,
+    Full,
     Hang,
     Kill,
     Latency,
     Loss,
     NeverAccept,
+    Old,
     Partition,
     Pause,
     Refuse,
@@ -44,6 +47,7 @@ from .kind import (
 )
 
 if TYPE_CHECKING:
+    from .disk.place import Disk
     from .http import HttpFaults, HttpProxy, HttpTransport
     from .made import Made
     from .process.place import Listener, Process
@@ -57,13 +61,16 @@ __all__ = [
     "Corrupt",
     "Cut",
     "Decision",
+    "Disk",
     "Drop",
     "Duplicate",
+    "Error",
     "Exchange",
     "ExhaustFiles",
     "Fault",
     "FillBacklog",
     "Freeze",
+    "Full",
     "Hang",
     "HttpFaults",
     "HttpProxy",
@@ -75,6 +82,7 @@ __all__ = [
     "Loss",
     "Made",
     "NeverAccept",
+    "Old",
     "Partition",
     "Pause",
     "Process",
@@ -95,6 +103,7 @@ __all__ = [
 
 # The watchdog needs records and steps alone: it is to start fast, and to stay small.
 _LATE = {
+    "Disk": ".disk.place",
     "Exchange": ".tcp",
     "HttpFaults": ".http",
     "HttpProxy": ".http",

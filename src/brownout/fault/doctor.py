@@ -207,6 +207,29 @@ def _zones() -> str:
         return zones.mechanism
 
 
+def _disk() -> str:
+    """A file of a new folder fails, as another process sees it."""
+    from brownout.fault.disk.place import Disk
+    from brownout.fault.kind import Error
+
+    with Disk(seconds=SECONDS) as disk:
+        if disk.weaker:
+            return f"file calls of this process, since {disk.weaker}"
+        (disk.path / "file").write_text("x")
+        with disk.make(Error(), seconds=SECONDS):
+            command = [sys.executable, "-SEc", "import sys; open(sys.argv[1]).read()"]
+            if not subprocess.run(
+                [*command, disk.path / "file"],
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=SECONDS,
+            ).returncode:
+                raise OSError("a read that should have failed did not")
+        if disk.serving and not disk.serving.mmap:
+            return "a FUSE mount, since its files can't be mapped (Linux 6.6): no SQLite WAL"
+    return "a FUSE mount"
+
+
 TRIALS: dict[str, Callable[[], str]] = {
     "rights": _rights,
     "watchdog": _watchdog,
@@ -218,4 +241,5 @@ TRIALS: dict[str, Callable[[], str]] = {
     "abort connections": _abort,
     "fill backlog": _backlog,
     "zones": _zones,
+    "disk": _disk,
 }

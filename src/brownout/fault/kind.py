@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from brownout._core.fault import Amount, Fault
 
+from .disk.kind import Error, Full, Old, Stored, no_errno
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,14 +24,17 @@ __all__ = [
     "Cut",
     "Drop",
     "Duplicate",
+    "Error",
     "ExhaustFiles",
     "FillBacklog",
     "Freeze",
+    "Full",
     "Hang",
     "Kill",
     "Latency",
     "Loss",
     "NeverAccept",
+    "Old",
     "Partition",
     "Pause",
     "Refuse",
@@ -48,12 +53,16 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency(Fault):
-    """Every piece of data comes so many seconds later, in order. Several add up."""
+class Latency(Stored):
+    """Every piece of data comes so many seconds later, in order. Several add up.
+
+    Of a disk: each operation takes so much longer.
+    """
 
     kind: ClassVar[str] = "latency"
 
     seconds: float | Amount
+    operations: tuple[str, ...] = ("read", "write", "fsync")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +92,24 @@ class Slice(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hang(Fault):
+class Hang(Stored):
     """Data is held and nothing comes, until `seconds` after the first held byte or until it is undone.
 
-    Then all comes late and in order: a black hole that heals.
+    Then all comes late and in order: a black hole that heals. Of a disk: the operation hangs, and after
+    `seconds` it fails with the error `errno`. Nothing ends it before, as in a real disk, not even SIGKILL;
+    with `killable` a signal does.
     """
 
     kind: ClassVar[str] = "hang"
 
     seconds: float | Amount = inf
+    errno: str = "EIO"
+    killable: bool = False
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        yield from no_errno(self.errno)
 
 
 @dataclass(frozen=True, kw_only=True)

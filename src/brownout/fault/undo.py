@@ -179,6 +179,36 @@ def _zones_empty(step: Step) -> bool:
     return not residents.found(step.details["id"])
 
 
+# ----------------------------------------------------------------------------------------- disks
+# Their modules are needed only where one is: the watchdog is to start fast.
+
+
+def _unmount(step: Step) -> None:
+    """Step("unmount", source): a mount of ours, with what is open in it, hung or served by nobody."""
+    from brownout.fault.disk import mount
+
+    mount.unmount(step.details["source"])
+
+
+def _unmounted(step: Step) -> bool:
+    from brownout.fault.disk import mount
+
+    return not mount.find(step.details["source"])
+
+
+def _lift(step: Step) -> None:
+    """Step("lift", control, name): one fault of a disk, by its server."""
+    from brownout.fault.disk import control
+
+    control.lift(step.details["control"], step.details["name"])
+
+
+def _lifted(step: Step) -> bool:
+    from brownout.fault.disk import control
+
+    return control.gone(step.details["control"], step.details["name"])
+
+
 # ----------------------------------------------------------------------------------------- files
 
 
@@ -245,6 +275,8 @@ VERBS: dict[str, Verb] = {
     "untie": Verb(_untie, _free),
     "zones": Verb(_empty_zones, _zones_empty, hard=_kill_zones),
     "cgroup": Verb(_cgroup, _removed),
+    "unmount": Verb(_unmount, _unmounted),
+    "lift": Verb(_lift, _lifted),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),
     "socket": Verb(_socket, _unheard),

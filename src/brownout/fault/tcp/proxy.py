@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.fault import Injection, Log
 from brownout.errors import BrownoutError, ConfigurationError
+from brownout.fault.disk.kind import of_disks_alone
 from brownout.fault.kind import NeverAccept, Refuse
 from brownout.fault.made import Made, Step
 
@@ -214,6 +215,8 @@ class Proxy:
             raise ConfigurationError(f"{fault}: a TCP proxy makes {known}")
         if fault.header is not None:
             raise ConfigurationError(f"{fault}: a TCP proxy knows no header; http.HttpProxy does")
+        if told := of_disks_alone(fault):
+            raise ConfigurationError(f"{fault}: {', '.join(told)}: says something to a disk only")
 
     def _free_name(self, kind: str) -> str:
         if kind not in self._actives:

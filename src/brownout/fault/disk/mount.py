@@ -1,0 +1,96 @@
+"""A mount of ours: made, found by its source, which only we name so, and taken away for good."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+from contextlib import suppress
+from typing import NamedTuple
+
+from brownout.fault.record import PREFIX
+
+__all__ = ["CONNECTIONS", "Mounted", "find", "mount", "ours", "unmount", "unmount_idle"]
+
+CONNECTIONS = "/sys/fs/fuse/connections"
+_NOSUID_NODEV = 2 | 4
+_DETACH, _NOFOLLOW = 2, 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Mounted(NamedTuple):
+    """One mount: where, of what, and the number of its connection."""
+
+    path: str
+    source: str
+    connection: int
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def mount(device: int, path: str, source: str, mode: int) -> None:
+    """Mount an open /dev/fuse over a folder of this mode. Raises OSError."""
+    options = f"fd={device},rootmode={mode:o},user_id=0,group_id=0,default_permissions,allow_other"
+    failed = _libc().mount(
+        source.encode(), os.fsencode(path), b"fuse.brownout", _NOSUID_NODEV, options.encode()
+    )
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+
+
+def ours() -> list[Mounted]:
+    """Every mount of ours, as this process sees them; the last one made first."""
+    found: list[Mounted] = []
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            place, _, rest = line.partition(b" - ")
+            kind, source = rest.split()[:2]
+            if kind == b"fuse.brownout":
+                fields = place.split()
+                path = _OCTAL.sub(lambda code: bytes([int(code[1], 8)]), fields[4])
+                minor = int(fields[2].partition(b":")[2])
+                found.append(Mounted(os.fsdecode(path), source.decode(), minor))
+    return found[::-1]
+
+
+def find(source: str) -> list[Mounted]:
+    """Every mount of that source."""
+    if not source.startswith(PREFIX):
+        raise ValueError(
+            f'{source} is left alone: an undo unmounts only what is named "{PREFIX}..."'
+        )
+    return [each for each in ours() if each.source == source]
+
+
+def unmount(source: str) -> None:
+    """Take it away, also with open files, with hung reads, and with a server that has died.
+
+    The files that others have open fail from then on; what hangs is answered, with ECONNABORTED.
+    """
+    libc = _libc()
+    for each in find(source):
+        path = os.fsencode(each.path)
+        abort(each.connection)
+        if libc.umount2(path, _DETACH | _NOFOLLOW):
+            number = ctypes.get_errno()
+            if number not in (errno.EINVAL, errno.ENOENT):  # another process was faster
+                raise OSError(number, os.strerror(number), each.path)
+
+
+def unmount_idle(path: str) -> bool:
+    """Take it away if nothing in it is open, with all that is yet to be written; whether that went."""
+    return not _libc().umount2(os.fsencode(path), _NOFOLLOW)
+
+
+def abort(connection: int) -> None:
+    """End the connection: whoever waits for its server is answered."""
+    with suppress(OSError):  # it has ended; or the kernel's control files are not mounted
+        at = os.open(f"{CONNECTIONS}/{connection}/abort", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(at, b"1")
+        finally:
+            os.close(at)

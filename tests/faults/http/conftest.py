@@ -85,7 +85,7 @@ class Stage:
         self.proxy = proxy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests look whether a proxy is left running
 def stage() -> Iterator[Stage]:
     shop = Shop()
     inside = http.HttpFaults(shop, name="shop")

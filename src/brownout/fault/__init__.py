@@ -20,15 +20,20 @@ from .kind import (
     Bandwidth,
     Corrupt,
     Cut,
+    CutStreaming,
+    DelayReplay,
     Drop,
     ExhaustFiles,
     FillBacklog,
     Freeze,
+    FreezeReceiver,
     Hang,
+    HoldConnections,
     Kill,
     Latency,
     NeverAccept,
     Pause,
+    PauseReplay,
     Refuse,
     Slice,
     SlowClose,
@@ -38,7 +43,12 @@ from .kind import (
 
 if TYPE_CHECKING:
     from .made import Made
+    from .pool import Pool
     from .process.place import Listener, Process
+    from .replica.lag import Lag
+    from .replica.postgres import PostgresPair
+    from .replica.redis import RedisPair
+    from .replica.sqlite import SqliteCopy
     from .tcp import Exchange, Proxy, running
 
 __all__ = [
@@ -47,27 +57,37 @@ __all__ = [
     "Bandwidth",
     "Corrupt",
     "Cut",
+    "CutStreaming",
     "Decision",
+    "DelayReplay",
     "Drop",
     "Exchange",
     "ExhaustFiles",
     "Fault",
     "FillBacklog",
     "Freeze",
+    "FreezeReceiver",
     "Hang",
+    "HoldConnections",
     "Kill",
+    "Lag",
     "Latency",
     "Listener",
     "Log",
     "Made",
     "NeverAccept",
     "Pause",
+    "PauseReplay",
+    "Pool",
+    "PostgresPair",
     "Process",
     "Proxy",
+    "RedisPair",
     "Refuse",
     "Schedule",
     "Slice",
     "SlowClose",
+    "SqliteCopy",
     "Starve",
     "Timeout",
     "running",
@@ -76,10 +96,15 @@ __all__ = [
 # The watchdog needs records and steps alone: it is to start fast, and to stay small.
 _LATE = {
     "Exchange": ".tcp",
+    "Lag": ".replica.lag",
     "Listener": ".process.place",
     "Made": ".made",
+    "Pool": ".pool",
+    "PostgresPair": ".replica.postgres",
     "Process": ".process.place",
     "Proxy": ".tcp",
+    "RedisPair": ".replica.redis",
+    "SqliteCopy": ".replica.sqlite",
     "running": ".tcp",
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from brownout._core.fault import Amount, Fault
+from brownout._core.fault import Amount, Fault, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +20,20 @@ __all__ = [
     "Bandwidth",
     "Corrupt",
     "Cut",
+    "CutStreaming",
+    "DelayReplay",
     "Drop",
     "ExhaustFiles",
     "FillBacklog",
     "Freeze",
+    "FreezeReceiver",
     "Hang",
+    "HoldConnections",
     "Kill",
     "Latency",
     "NeverAccept",
     "Pause",
+    "PauseReplay",
     "Refuse",
     "Slice",
     "SlowClose",
@@ -303,3 +308,79 @@ class AbortConnections(Fault):
         yield from super().wrong()
         if self.per != "connection" or self.match or self.stream != "both":
             yield "a whole connection is reset: per, match and stream say nothing"
+
+
+# --------------------------------------------------------------------------- a copy falls behind
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steady(_OfListener):
+    """A fault that hits the whole, from its making to its undo."""
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if self.schedule != Schedule():
+            yield "schedule: it is in force from its making to its undo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfReplica(_Steady):
+    """A fault between a primary and its replica, which goes on answering."""
+
+    whole: ClassVar[str] = "replica"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PauseReplay(_OfReplica):
+    """The replica receives what the primary commits, and applies none of it."""
+
+    kind: ClassVar[str] = "pause_replay"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayReplay(_OfReplica):
+    """What the primary commits is seen at the replica so many seconds later."""
+
+    kind: ClassVar[str] = "delay_replay"
+
+    seconds: float
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if not 0.001 <= self.seconds <= 86_400:
+            yield f"seconds={self.seconds!r} is from 0.001 to 86400 (a day)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeReceiver(_OfReplica):
+    """Nothing arrives at the replica, and neither side says so: the connection is up, the bytes wait."""
+
+    kind: ClassVar[str] = "freeze_receiver"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutStreaming(_OfReplica):
+    """The replica loses its connection to the primary, and gets no other."""
+
+    kind: ClassVar[str] = "cut_streaming"
+
+
+# ------------------------------------------------------------------------------ a pool is used up
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldConnections(_Steady):
+    """So many connections of a pool are taken out of it and not given back."""
+
+    kind: ClassVar[str] = "hold_connections"
+    whole: ClassVar[str] = "pool"
+
+    count: int
+
+    def wrong(self) -> Iterator[str]:
+        """All that is wrong with it."""
+        yield from super().wrong()
+        if not 1 <= self.count <= 10_000:
+            yield f"count={self.count!r} is from 1 to 10000"

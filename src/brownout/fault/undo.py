@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from brownout.fault.identity import Identity
 from brownout.fault.process import files, group, neighbour, stop
 from brownout.fault.record import PREFIX
+from brownout.fault.replica import evict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -192,6 +193,23 @@ def _rmtree(step: Step) -> None:
         shutil.rmtree(path)
 
 
+def _evict(step: Step) -> None:
+    """Step("evict", path, programs, signal): a folder of ours, and the servers that live in it."""
+    _ours(step.details["path"])
+    if evict.evict(**step.details):
+        _rmtree(step)
+
+
+def _evict_hard(step: Step) -> None:
+    _ours(step.details["path"])
+    if evict.evict(**{**step.details, "signal": "KILL"}):
+        _rmtree(step)
+
+
+def _deserted(step: Step) -> bool:
+    return _absent(step) and not evict.living(step.details["path"], step.details["programs"])
+
+
 def _absent(step: Step) -> bool:
     return not os.path.lexists(step.details["path"])
 
@@ -232,5 +250,6 @@ VERBS: dict[str, Verb] = {
     "cgroup": Verb(_cgroup, _removed),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),
+    "evict": Verb(_evict, _deserted, hard=_evict_hard),
     "socket": Verb(_socket, _unheard),
 }

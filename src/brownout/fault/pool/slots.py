@@ -21,8 +21,8 @@ __all__ = ["TAKE_SECONDS", "Slots", "slots_of"]
 
 TAKE_SECONDS = 3.0
 KNOWN = (
-    "sqlalchemy.Engine (or its QueuePool), psycopg_pool.ConnectionPool and AsyncConnectionPool, asyncpg.Pool, "
-    "httpx.Client and AsyncClient"
+    "sqlalchemy.Engine (or its QueuePool), psycopg_pool.ConnectionPool and AsyncConnectionPool, "
+    "asyncpg.Pool, httpx.Client and AsyncClient"
 )
 
 
@@ -66,7 +66,11 @@ def _sqlalchemy(take: Callable[[], Any], pool: Any) -> Slots:
         raise ConfigurationError(
             f"{type(pool).__name__} has no limit, so it can't be used up: give the engine a QueuePool"
         )
-    return Slots("SQLAlchemy", take, lambda one: one.close(), lambda: False)
+    return Slots("SQLAlchemy", take, _close, lambda: False)
+
+
+def _close(one: Any) -> None:
+    one.close()
 
 
 def _psycopg(pool: Any) -> Slots:
@@ -96,7 +100,7 @@ def _httpx(client: Any) -> Slots:
         return Slots(
             "httpx",
             lambda: client.send(request(), stream=True),
-            lambda answer: answer.close(),
+            _close,
             lambda: bool(client.is_closed),
             end=answers.close,
         )
@@ -129,12 +133,9 @@ def _on_loop(
             f"a pool of {of} for asyncio: make the fault on the loop that uses it, by `async with`"
         ) from None
 
-    async def waited(one: Awaitable[Any]) -> Any:
-        return await one
-
     def there(do: Callable[[], Awaitable[Any]]) -> Any:
         async def done() -> Any:
-            return await waited(do())
+            return await do()
 
         if loop.is_closed():
             return None
@@ -145,10 +146,13 @@ def _on_loop(
             future.cancel()
             raise
 
+    def given(one: Any) -> Any:
+        return there(lambda: give(one))
+
     return Slots(
         of,
         lambda: there(take),
-        lambda one: there(lambda: give(one)),
+        given,
         lambda: loop.is_closed() or closed(),
         loop,
         end,

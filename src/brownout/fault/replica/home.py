@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brownout._core.fault import Fault
 from brownout.errors import BrownoutError, FaultRefused
@@ -57,10 +57,18 @@ class Home:
         target: str = "",
         seconds: float,
     ) -> None:
-        if not os.path.isdir("/proc/self"):
-            raise FaultRefused(f"{what}: needs Linux (/proc), to be sure that nothing is left of it")
+        if not Path("/proc/self").is_dir():
+            raise FaultRefused(
+                f"{what}: needs Linux (/proc), to be sure that nothing is left of it"
+            )
         self.what = what
-        self._as: dict[str, Any] = _other(what, users) if programs and os.geteuid() == 0 else {}
+        other = bool(programs) and os.geteuid() == 0
+        self._user: int | None = None
+        self._group: int | None = None
+        self._groups: list[int] | None = None
+        if other:
+            self._user, self._group = _other(what, users)
+            self._groups = []  # root's would come along
         self.path = Path(tempfile.gettempdir()).resolve() / f"{PREFIX}{new_id()}"
         self._children: list[subprocess.Popen[bytes]] = []
         path = str(self.path)
@@ -84,15 +92,15 @@ class Home:
 
     def _make(self) -> None:
         self.path.mkdir(mode=0o700)
-        if self._as:  # its servers must get through
+        if self._user is not None:  # its servers must get through
             self.path.chmod(0o711)
 
     def folder(self, name: str) -> Path:
         """A folder in it that belongs to the servers' user."""
         made = self.path / name
         made.mkdir(mode=0o700)
-        if self._as:
-            os.chown(made, self._as["user"], self._as["group"])
+        if self._user is not None and self._group is not None:
+            os.chown(made, self._user, self._group)
         return made
 
     def run(self, command: Sequence[str | Path]) -> None:
@@ -105,7 +113,9 @@ class Home:
             stderr=subprocess.STDOUT,
             check=False,
             timeout=120,
-            **self._as,
+            user=self._user,
+            group=self._group,
+            extra_groups=self._groups,
         )
         if told.returncode:
             text = told.stdout[-TOLD_BYTES:].decode(errors="replace").strip()
@@ -121,7 +131,9 @@ class Home:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us
-                **self._as,
+                user=self._user,
+                group=self._group,
+                extra_groups=self._groups,
             )
         self._children.append(child)
         return child
@@ -171,13 +183,15 @@ class Home:
             child.wait(5)
 
 
-def _other(what: str, users: Sequence[str]) -> dict[str, Any]:
-    """How to be another user: a server of databases won't run as root, or should not."""
+def _other(what: str, users: Sequence[str]) -> tuple[int, int]:
+    """Another user, and the group: a server of databases won't run as root, or should not."""
     for name in users:
         with suppress(KeyError):
             user = pwd.getpwnam(name)
-            return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    raise FaultRefused(f"{what}: it does not run as root, and there is no user {' or '.join(users)}")
+            return user.pw_uid, user.pw_gid
+    raise FaultRefused(
+        f"{what}: it does not run as root, and there is no user {' or '.join(users)}"
+    )
 
 
 def wait_for(done: Callable[[], bool], otherwise: Callable[[], str], *, seconds: float) -> None:

@@ -161,9 +161,7 @@ class PostgresPair(Replica):
                     stopping.steps,
                 )
             case CutStreaming():
-                return Mechanism(
-                    "primary_conninfo", self._cut, self._connect, self._streaming
-                )
+                return Mechanism("primary_conninfo", self._cut, self._connect, self._streaming)
             case _:
                 raise ConfigurationError(
                     f"{fault}: no fault of a PostgreSQL replica; those are PauseReplay, DelayReplay, "
@@ -185,7 +183,9 @@ class PostgresPair(Replica):
     def _set(self, name: str, value: str | None) -> None:
         replica = self._asked[1]
         replica.ask(
-            f"ALTER SYSTEM RESET {name}" if value is None else f"ALTER SYSTEM SET {name} = '{value}'"
+            f"ALTER SYSTEM RESET {name}"
+            if value is None
+            else f"ALTER SYSTEM SET {name} = '{value}'"
         )
         replica.ask("SELECT pg_reload_conf()")
 

@@ -154,8 +154,8 @@ def _started(home: Home, name: str, password: str, more: list[str] | None = None
     options = [word for key, value in settings.items() for word in (f"--{key}", value)]
     for left in reversed(range(TRIES)):
         port = _free_port()
-        command = [program("redis-server", (), "redis-server"), "--port", str(port), *options]
-        child = home.start([*command, *(more or [])], cwd=folder)
+        command = [str(program("redis-server", (), "redis-server")), "--port", str(port)]
+        child = home.start([*command, *options, *(more or [])], cwd=folder)
         server = RedisServer(folder, port, child.pid, password)
         session = server.session()
         try:
@@ -173,7 +173,7 @@ def _started(home: Home, name: str, password: str, more: list[str] | None = None
 
 def _answers(session: Redis) -> bool:
     with suppress(OSError):
-        return session.ask("PING") == "PONG"
+        return bool(session.ask("PING") == "PONG")
     return False
 
 

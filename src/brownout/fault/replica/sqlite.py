@@ -8,7 +8,6 @@ with SqliteCopy("shop.db") as copy:
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -22,6 +21,7 @@ from brownout.fault.replica.lag import Lag
 from brownout.fault.replica.place import Mechanism, Replica
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from brownout._core.fault import Fault
@@ -103,7 +103,9 @@ class SqliteCopy(Replica):
         """What the original holds right now, in memory, and at least which version that is."""
         taken = sqlite3.connect(":memory:", check_same_thread=False)
         with self._lock:
-            version = self._version_now()  # asked before: what comes in between is counted as missing
+            version = (
+                self._version_now()
+            )  # asked before: what comes in between is counted as missing
             self._source.backup(taken)
         return version, taken
 

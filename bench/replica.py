@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from brownout.fault import (
     DelayReplay,
     FreezeReceiver,
     HoldConnections,
+    Made,
     PauseReplay,
     Pool,
     PostgresPair,
@@ -67,7 +69,7 @@ def cost(start: Callable[[], Any], end: Callable[[Any], None]) -> tuple[float, f
     for _ in range(ROUNDS):
         up, made = timed(start)
         starts.append(up)
-        ends.append(timed(lambda made=made: end(made))[0])
+        ends.append(timed(partial(end, made))[0])
     return statistics.median(starts), statistics.median(ends)
 
 
@@ -87,7 +89,7 @@ def costs() -> dict[str, tuple[float, float]]:
             for pair in (postgres, cache):
                 if pair is postgres or not isinstance(fault, PauseReplay):
                     found[f"{type(pair).__name__[:-4]}: {fault.kind}"] = cost(
-                        lambda pair=pair, fault=fault: pair.make(fault), lambda made: made.undo()
+                        partial(pair.make, fault), Made.undo
                     )
         with psycopg_pool.ConnectionPool(
             postgres.primary.dsn, min_size=10, max_size=10, open=True
@@ -181,30 +183,33 @@ def errors(rounds: int = 40) -> dict[str, float]:
 
 
 def redis_reading() -> Row:
-    with RedisPair() as pair, closing(redis.Redis.from_url(pair.primary.url)) as primary:
-        with closing(redis.Redis.from_url(pair.replica.url)) as replica:
-            primary.set("n", 0)
-            pair.fence(seconds=5)
-            with pair.make(FreezeReceiver()):
-                primary.incr("n")
-                truth = time.monotonic()
-                time.sleep(3)
-                told: Any = primary.info("replication")
-                of_replica: Any = replica.info("replication")
-                return {
-                    "truth": time.monotonic() - truth,
-                    "we": pair.seconds_behind(),
-                    "lag of the primary": told["slave0"]["lag"],
-                    "link up": float(of_replica["master_link_status"] == "up"),
-                    "last io": of_replica["master_last_io_seconds_ago"],
-                }
+    with (
+        RedisPair() as pair,
+        closing(redis.Redis.from_url(pair.primary.url)) as primary,
+        closing(redis.Redis.from_url(pair.replica.url)) as replica,
+    ):
+        primary.set("n", 0)
+        pair.fence(seconds=5)
+        with pair.make(FreezeReceiver()):
+            primary.incr("n")
+            truth = time.monotonic()
+            time.sleep(3)
+            told: Any = primary.info("replication")
+            of_replica: Any = replica.info("replication")
+            return {
+                "truth": time.monotonic() - truth,
+                "we": pair.seconds_behind(),
+                "lag of the primary": told["slave0"]["lag"],
+                "link up": float(of_replica["master_link_status"] == "up"),
+                "last io": of_replica["master_last_io_seconds_ago"],
+            }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.replica", description=__doc__)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    result = {
+    result: dict[str, Any] = {
         "costs": costs(),
         "readings": readings(),
         "errors": errors(),

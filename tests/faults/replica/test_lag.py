@@ -97,7 +97,7 @@ def test_a_fence_waits_for_the_position() -> None:
 def test_a_fence_says_how_far_the_copy_is() -> None:
     with (
         Lag(lambda: 50, lambda: 20, every=60) as lag,
-        pytest.raises(TimeoutError, match="at 20 and not at 50 after .* Read from the original"),
+        pytest.raises(TimeoutError, match=r"at 20 and not at 50 after .* Read from the original"),
     ):
         lag.fence(seconds=0.02)
 

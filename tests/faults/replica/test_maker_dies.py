@@ -8,14 +8,17 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from brownout.fault import record as records
+from brownout.fault import watchdog
 from brownout.fault.process.subject import every
-from brownout.fault.record import PREFIX
 from tests.faults.replica.conftest import needs_postgres, needs_redis, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAKER = """
 import sys, time
@@ -27,71 +30,76 @@ time.sleep(60)
 """
 
 
-def homes() -> set[str]:
-    return {str(path) for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*[0-9a-f]")}
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A folder for temporary folders, which another user can pass through."""
+    with tempfile.TemporaryDirectory(prefix="brownout-test-") as folder:
+        os.chmod(folder, 0o711)
+        yield folder
 
 
-def servers() -> set[int]:
-    """Of all processes those whose working folder is one of ours."""
+def maker(system: str, place: str, kill_at: str = "") -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "TMPDIR": place,
+        "BROWNOUT_FAULTS": f"{place}/faults",
+        "BROWNOUT_FAULTS_KILL_AT": kill_at,
+    }
+    command = [sys.executable, "-c", MAKER, system]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def servers(place: str) -> set[int]:
+    """Of all processes those that work in it, whatever they are called."""
     found: set[int] = set()
     for stat in every():
         with suppress(OSError):
-            at = os.readlink(f"/proc/{stat.pid}/cwd")
-            if f"/{PREFIX}" in at and (stat.stopped or not stat.ended):
+            if os.readlink(f"/proc/{stat.pid}/cwd").startswith(f"{place}/brownout-"):
                 found.add(stat.pid)
     return found
 
 
+def left(place: str) -> list[str]:
+    """Folders, records and servers."""
+    folders = [name for name in os.listdir(place) if name != "faults"]
+    on_record = [each.fault for each in records.read(f"{place}/faults").records]
+    return [*folders, *on_record, *map(str, servers(place))]
+
+
 @pytest.mark.parametrize("moment", ["in force", "recorded", "watched", "made"])
 @pytest.mark.parametrize("system", ["postgres", "redis"])
-def test_nothing_is_left(system: str, moment: str, tmp_path: Path) -> None:
+def test_nothing_is_left(system: str, moment: str, place: str) -> None:
     {"postgres": needs_postgres, "redis": needs_redis}[system]()
-    folder = str(tmp_path / "faults")
-    environment = {**os.environ, "BROWNOUT_FAULTS": folder}
-    if moment != "in force":
-        environment["BROWNOUT_FAULTS_KILL_AT"] = moment
-    before_homes, before_servers = homes(), servers()
-    maker = subprocess.Popen(
-        [sys.executable, "-c", MAKER, system], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    assert maker.stdout is not None
+    process = maker(system, place, "" if moment == "in force" else moment)
+    assert process.stdout is not None
     try:
         if moment == "in force":
-            assert maker.stdout.readline() == "made\n"
-            assert servers() - before_servers
-            maker.kill()
-        assert maker.wait(30) == -signal.SIGKILL
-        if moment == "recorded":  # no watchdog is there yet: the next maker's finds it
-            assert records.read(folder).records
-            subprocess.run(
-                [sys.executable, "-m", "brownout", "fault", "clear", "--all"],
-                env={**environment, "BROWNOUT_FAULTS_KILL_AT": ""},
-                check=True,
-                capture_output=True,
-            )
-        assert until(lambda: not records.read(folder).records)
-        assert until(lambda: homes() <= before_homes)
-        assert until(lambda: servers() <= before_servers)
+            assert process.stdout.readline() == "made\n"
+            assert len(servers(place)) >= 2
+            assert len(records.read(f"{place}/faults").records) >= 2
+            process.kill()
+        assert process.wait(30) == -signal.SIGKILL
+        if moment == "recorded":  # before there was a watchdog: the next one does it
+            assert left(place)
+            watchdog.ensure(f"{place}/faults")
+        assert until(lambda: not left(place)), left(place)
     finally:
-        maker.kill()
-        maker.stdout.close()
+        process.kill()
+        process.stdout.close()
 
 
-def test_one_who_dies_in_the_midst_of_making_it(tmp_path: Path) -> None:
+def test_one_who_dies_in_the_midst_of_making_it(place: str) -> None:
     """At any moment: while the template is made, copied, and while servers start."""
     needs_postgres()
-    folder = str(tmp_path / "faults")
-    before_homes, before_servers = homes(), servers()
+    seen: set[int] = set()
     for delay in (0.3, 0.6, 0.8, 0.9, 1.0, 1.1):
-        maker = subprocess.Popen(
-            [sys.executable, "-c", MAKER, "postgres"],
-            env={**os.environ, "BROWNOUT_FAULTS": folder},
-            stdout=subprocess.DEVNULL,
-        )
-        with suppress(subprocess.TimeoutExpired):
-            maker.wait(delay)
-        maker.kill()
-        maker.wait(10)
-    assert until(lambda: not records.read(folder).records)
-    assert until(lambda: homes() <= before_homes)
-    assert until(lambda: servers() <= before_servers)
+        process = maker("postgres", place)
+        assert process.stdout is not None
+        with process.stdout:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+            process.kill()
+            process.wait(10)
+        seen |= servers(place)
+    assert seen
+    assert until(lambda: not left(place)), left(place)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL pair: each fault is seen by other processes, its lag set against the truth, and undone."""
+"""A real PostgreSQL pair: other processes see each fault, its lag is set against the truth, and undone."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_it_is_late_by_what_was_asked(pair: PostgresPair) -> None:
         pair.fence(seconds=10)
         seen = time.monotonic()
         assert value(pair.replica.dsn) == new
-        assert 0.49 <= seen - earliest  # measured from before the commit
+        assert seen - earliest >= 0.49  # measured from before the commit
         assert seen - latest < 5
         assert pair.seconds_behind() == 0
 
@@ -105,14 +105,16 @@ def test_an_idle_pair_is_not_behind(pair: PostgresPair) -> None:
 
 
 def test_who_has_written_reads_it(pair: PostgresPair) -> None:
-    with psycopg.connect(pair.primary.dsn, autocommit=True) as primary:
-        with psycopg.connect(pair.replica.dsn, autocommit=True) as replica:
-            for new in range(1000, 1050):
-                primary.execute(f"UPDATE t SET v = {new}")
-                row = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
-                assert row
-                pair.fence(lsn_number(row[0]), seconds=10)
-                assert replica.execute("SELECT v FROM t").fetchone() == (new,)
+    with (
+        psycopg.connect(pair.primary.dsn, autocommit=True) as primary,
+        psycopg.connect(pair.replica.dsn, autocommit=True) as replica,
+    ):
+        for new in range(1000, 1050):
+            primary.execute("UPDATE t SET v = %s", (new,))
+            row = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
+            assert row
+            pair.fence(lsn_number(row[0]), seconds=10)
+            assert replica.execute("SELECT v FROM t").fetchone() == (new,)
 
 
 def test_two_faults_at_once_and_their_undos_in_any_order(pair: PostgresPair) -> None:

@@ -113,9 +113,9 @@ def test_what_is_refused(redis_pair: RedisPair) -> None:
 
 def test_it_wants_its_password(redis_pair: RedisPair) -> None:
     for server in (redis_pair.primary, redis_pair.replica):
-        with closing(redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))) as stranger:
-            with pytest.raises(redis.AuthenticationError):
-                stranger.ping()
+        stranger = redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))
+        with closing(stranger), pytest.raises(redis.AuthenticationError):
+            stranger.ping()
 
 
 def test_a_pair_leaves_nothing() -> None:

@@ -54,7 +54,6 @@ class Home:
         programs: Sequence[str] = (),
         signal: str = "TERM",
         users: Sequence[str] = (),
-        target: str = "",
         seconds: float,
     ) -> None:
         if not Path("/proc/self").is_dir():
@@ -77,7 +76,6 @@ class Home:
             mechanism="servers" if programs else "folder",
             fault=_Servers(what=what),
             name=what,
-            target=target,
             seconds=seconds,
             undo_steps=[Step("evict", path=path, programs=list(programs), signal=signal)],
             apply=self._make,
@@ -87,8 +85,8 @@ class Home:
 
     @property
     def active(self) -> bool:
-        """Whether it is there."""
-        return self._made.active
+        """Whether it is there, with all its servers."""
+        return self._made.active and all(child.poll() is None for child in self._children)
 
     def _make(self) -> None:
         self.path.mkdir(mode=0o700)
@@ -144,10 +142,18 @@ class Home:
         child.wait(5)
 
     def until(self, ready: Callable[[], bool], *, folder: Path) -> None:
-        """Wait until that holds. Raises BrownoutError if a server ends, or after 20 s, with its log."""
+        """Wait until that holds. Raises BrownoutError if a server ends, or after 20 s, with its log.
+
+        A server that can't be asked (OSError) is not ready.
+        """
 
         def settled() -> bool:
-            return ready() or any(child.poll() is not None for child in self._children)
+            if any(child.poll() is not None for child in self._children):
+                return True
+            try:
+                return ready()
+            except OSError:
+                return False
 
         wait_for(settled, lambda: self._told("is not ready", folder), seconds=START_SECONDS)
         if any(child.poll() is not None for child in self._children):

@@ -12,7 +12,7 @@ A wire fault is made by a proxy in front: `running(pair.replica.address)`. No dr
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -96,15 +96,16 @@ class PostgresPair(Replica):
     ) -> None:
         with _TEMPLATE_LOCK:
             template = _template()
-            home = _home("a PostgreSQL pair", seconds, target)
+            home = _home("a PostgreSQL pair", seconds)
             with home.kept_if_right():
                 folders = [home.folder(name) for name in ("primary", "replica")]
                 for folder in folders:
                     home.run(["cp", "-a", "--", f"{template}/.", folder])
-        with home.kept_if_right():
+        with home.kept_if_right(), ExitStack() as stack:
             self.primary, self.replica = (_started(home, folder) for folder in folders)
             self._asked = self.primary.session(), self.replica.session()
             for session, folder in zip(self._asked, folders, strict=True):
+                stack.callback(session.close)
                 home.until(partial(_answers, session), folder=folder)
             home.until(self._streaming, folder=self.replica.folder)
             super().__init__(
@@ -113,6 +114,7 @@ class PostgresPair(Replica):
                 home=home,
                 target=target,
             )
+            self._stack = stack.pop_all()
 
     # ------------------------------------------------------------------------------------ the lag
 
@@ -218,8 +220,7 @@ class PostgresPair(Replica):
         self._set("primary_conninfo", None)
 
     def _close(self) -> None:
-        for session in self._asked:
-            session.close()
+        self._stack.close()
 
 
 def lsn_number(text: str) -> int:
@@ -242,10 +243,8 @@ _TEMPLATE_LOCK = threading.Lock()
 _TEMPLATES: list[Home] = []
 
 
-def _home(what: str, seconds: float, target: str = "") -> Home:
-    return Home(
-        what, programs=PROGRAMS, signal="QUIT", users=("postgres",), seconds=seconds, target=target
-    )
+def _home(what: str, seconds: float) -> Home:
+    return Home(what, programs=PROGRAMS, signal="QUIT", users=("postgres",), seconds=seconds)
 
 
 def _binary(name: str) -> Path:
@@ -294,6 +293,4 @@ def _started(home: Home, folder: Path) -> PostgresServer:
 
 
 def _answers(session: Postgres) -> bool:
-    with suppress(OSError):
-        return session.ask("SELECT 1") == [["1"]]
-    return False
+    return session.ask("SELECT 1") == [["1"]]

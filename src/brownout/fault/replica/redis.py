@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,10 +81,9 @@ class RedisPair(Replica):
             "a Redis pair",
             programs=("redis",),
             users=("redis", "nobody"),
-            target=target,
             seconds=seconds,
         )
-        with ExitStack() as stack, home.kept_if_right():
+        with home.kept_if_right(), ExitStack() as stack:
             password = secrets.token_hex(16)
             self.primary = _started(home, "primary", password)
             self.stream = stack.enter_context(
@@ -94,14 +93,16 @@ class RedisPair(Replica):
             of = ["--replicaof", f"127.0.0.1 {port}", "--masterauth", password]
             self.replica = _started(home, "replica", password, of)
             self._asked = self.primary.session(), self.replica.session()
+            for session in self._asked:
+                stack.callback(session.close)
             home.until(self._linked, folder=self.replica.folder)
-            self._stack = stack.pop_all()
             super().__init__(
                 f"Redis replica in {self.replica.folder}",
                 Lag(self._written, self._applied, every=every),
                 home=home,
                 target=target,
             )
+            self._stack = stack.pop_all()
 
     def _written(self) -> int:
         return int(self._asked[0].info()["master_repl_offset"])
@@ -142,8 +143,6 @@ class RedisPair(Replica):
         )
 
     def _close(self) -> None:
-        for session in self._asked:
-            session.close()
         self._stack.close()
 
 
@@ -172,9 +171,7 @@ def _started(home: Home, name: str, password: str, more: list[str] | None = None
 
 
 def _answers(session: Redis) -> bool:
-    with suppress(OSError):
-        return bool(session.ask("PING") == "PONG")
-    return False
+    return bool(session.ask("PING") == "PONG")
 
 
 def _free_port() -> int:

@@ -36,8 +36,8 @@ class SqliteCopy(Replica):
     """A copy, refreshed every `refresh_seconds` where the original has changed; a context manager.
 
     Read it at `path` (a temporary file that ends with it) by a connection of your own. The copy is made by
-    SQLite's backup, whole: a reader sees it before or after. `failed` is what went wrong in the last
-    refresh, None if nothing did. Raises ConfigurationError if the original is not there.
+    SQLite's backup, whole, through memory: a reader sees it before or after. `failed` is what went wrong in
+    the last refresh, None if nothing did. Raises ConfigurationError if the original is not there.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SqliteCopy(Replica):
             raise ConfigurationError(f"{self.original} is no file: name the database to copy")
         if not 0.001 <= refresh_seconds <= 3600:
             raise ConfigurationError(f"refresh_seconds={refresh_seconds!r} is from 0.001 to 3600 s")
-        home = Home("a SQLite copy", target=target, seconds=seconds)
+        home = Home("a SQLite copy", seconds=seconds)
         with home.kept_if_right():
             self.path = home.path / "copy.db"
             self.failed: Exception | None = None
@@ -102,11 +102,13 @@ class SqliteCopy(Replica):
     def _taken(self) -> tuple[int, sqlite3.Connection]:
         """What the original holds right now, in memory, and at least which version that is."""
         taken = sqlite3.connect(":memory:", check_same_thread=False)
-        with self._lock:
-            version = (
-                self._version_now()
-            )  # asked before: what comes in between is counted as missing
-            self._source.backup(taken)
+        try:
+            with self._lock:
+                version = self._version_now()  # before: what comes in between counts as missing
+                self._source.backup(taken)
+        except BaseException:
+            taken.close()
+            raise
         return version, taken
 
     def _publish(self, version: int, taken: sqlite3.Connection) -> None:

@@ -9,7 +9,15 @@ import psycopg
 import pytest
 
 from brownout.errors import BrownoutError, ConfigurationError, FaultRefused
-from brownout.fault import CutStreaming, DelayReplay, FreezeReceiver, Pause, PauseReplay
+from brownout.fault import (
+    CutStreaming,
+    DelayReplay,
+    FreezeReceiver,
+    Kill,
+    Pause,
+    PauseReplay,
+    Process,
+)
 from brownout.fault import record as records
 from brownout.fault.identity import Identity
 from brownout.fault.replica.postgres import PostgresPair, lsn_number, lsn_text
@@ -185,3 +193,17 @@ def test_positions(text: str, number: int) -> None:
 def test_no_position(text: str) -> None:
     with pytest.raises(BrownoutError, match="no position in the WAL"):
         lsn_number(text)
+
+
+def test_a_fault_ends_with_a_server_that_is_killed(template: None) -> None:
+    with PostgresPair() as pair:
+        made = pair.make(PauseReplay())
+        with Process(pair.replica.pid).make(Kill()):
+            pass
+        with pytest.raises((ConnectionError, FileNotFoundError)):
+            pair.seconds_behind()
+        made.undo()
+        with pytest.raises(FaultRefused, match="has ended"):
+            pair.make(DelayReplay(seconds=1))
+        folder = pair.primary.folder.parent
+    assert not folder.exists()

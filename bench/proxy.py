@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 TICK = os.sysconf("SC_CLK_TCK")
-UPSTREAMS = ("sink", "echo", "redis", "postgres")
+COLUMNS = ("direct", "HAProxy", "nginx", "toxiproxy", "p50", "p50 aim", "p99", "p99 aim")
 
 
 def free_port() -> int:
@@ -203,7 +203,7 @@ def brownout(bench: Bench, upstreams: dict[str, int], loop: str, fault: str = ""
     command = [sys.executable, str(HERE / "proxy.py"), "--serve", *pairs, "--loop", loop]
     command += ["--fault"] if fault else []
     pid = bench.start(command, *ports.values())
-    return Relay(f"brownout, {fault or loop}", ports, pid)
+    return Relay(f"brownout {fault or loop}", ports, pid)
 
 
 async def relay_for_ever(pairs: list[str], *, fault: bool) -> None:
@@ -235,7 +235,7 @@ class Row(NamedTuple):
     upstream: str
     run: Callable[[Bench, int], float]
     more: bool = True
-    per: float = 0.0  # what its CPU seconds are divided by; 0: not told
+    cpu: tuple[str, float] | None = None  # a name, and what the relay's CPU seconds are divided by
 
 
 def number(text: str, pattern: str) -> float:
@@ -265,10 +265,31 @@ def rows() -> list[Row]:
 
     megabytes, turns, many, conns = 1024, 20_000, 60_000, 2_000
     return [
-        Row("bulk, GB/s", "sink", load("bulk", str(megabytes)), per=megabytes * 2**20 / 1e9),
-        Row("round trip of 64 B, us", "echo", load("turns", str(turns), "64"), more=False),
-        Row("64 B on 50 connections, a second", "echo", load("many", str(many), "64", "50")),
-        Row("connections a second", "echo", load("conns", str(conns))),
+        Row(
+            "bulk, GB/s",
+            "sink",
+            load("bulk", str(megabytes)),
+            cpu=("CPU s a GB", megabytes * 2**20 / 1e9),
+        ),
+        Row(
+            "round trip of 64 B, us",
+            "echo",
+            load("turns", str(turns), "64"),
+            more=False,
+            cpu=("CPU us a round trip", turns / 1e6),
+        ),
+        Row(
+            "64 B on 50 connections, a second",
+            "echo",
+            load("many", str(many), "64", "50"),
+            cpu=("CPU us a round trip of 50", many / 1e6),
+        ),
+        Row(
+            "connections a second",
+            "echo",
+            load("conns", str(conns)),
+            cpu=("CPU us a connection", conns / 1e6),
+        ),
         Row("pgbench -S -c 8, a second", "postgres", lambda b, p: pgbench(b, p, "-c", "8")),
         Row("redis GET, 50 connections", "redis", lambda b, p: redis(b, p, "-n", "60000")),
         Row("redis GET, 16 at once", "redis", lambda b, p: redis(b, p, "-n", "300000", "-P", "16")),
@@ -288,9 +309,9 @@ def compare(bench: Bench, relays: list[Relay], rounds: int) -> dict[str, dict[st
                 best = max if row.more else min
                 cells = told.setdefault(row.name, {})
                 cells[relay.name] = best(cells.get(relay.name, figure), figure)
-                if row.per and relay.pid:
-                    spent = (cpu_seconds(relay.pid) - before) / row.per
-                    cells = told.setdefault("bulk, CPU s a GB", {})
+                if row.cpu and relay.pid:
+                    spent = (cpu_seconds(relay.pid) - before) / row.cpu[1]
+                    cells = told.setdefault(f"  {row.cpu[0]}", {})
                     cells[relay.name] = min(cells.get(relay.name, spent), spent)
     return told
 
@@ -334,8 +355,12 @@ def accuracy(echo: int) -> dict[str, dict[str, float]]:
 # --------------------------------------------------------------------------------------- main
 
 
+def _place(name: str) -> int:
+    return next((n for n, known in enumerate(COLUMNS) if name.startswith(known)), len(COLUMNS))
+
+
 def table(told: dict[str, dict[str, float]], digits: int = 4) -> str:
-    names = list(dict.fromkeys(name for cells in told.values() for name in cells))
+    names = sorted({name for cells in told.values() for name in cells}, key=_place)
     lines = [f"{'':34}" + "".join(f"{name:>20}" for name in names)]
     for row, cells in told.items():
         shown = (f"{cells[name]:,.{digits}g}" if name in cells else "-" for name in names)
@@ -356,7 +381,7 @@ def peers(bench: Bench, upstreams: dict[str, int], program: str | None) -> list[
         print("MISSING: toxiproxy is not on PATH (--toxiproxy FILE), so it is not compared with")
     relays.append(brownout(bench, upstreams, "uvloop"))
     relays.append(brownout(bench, upstreams, "asyncio"))
-    relays.append(brownout(bench, upstreams, "uvloop", "a fault elsewhere"))
+    relays.append(brownout(bench, upstreams, "uvloop", "fault elsewhere"))
     return relays
 
 

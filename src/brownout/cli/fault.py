@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from brownout.cli import amount, hold
 from brownout.errors import ConfigurationError
 from brownout.fault import record as records
-from brownout.fault import watchdog
+from brownout.fault import undo, watchdog
+from brownout.fault.process import group
+from brownout.fault.record import Step
 from brownout.fleet.wire import clean
 
 if TYPE_CHECKING:
@@ -240,7 +242,23 @@ def _clear(options: Namespace) -> int:
         failed += bool(problem)
         what = f"{each.id}  {clean(each.fault)} at {clean(each.place)}"
         print(f"not cleared: {what}: {clean(problem, 300)}" if problem else f"cleared: {what}")
+    if options.all:
+        failed += _clear_groups()
     return 1 if failed else 0
+
+
+def _clear_groups() -> int:
+    """Undo the control groups of makers that are no more, whose record is lost too; how many could not be."""
+    failed = 0
+    for each in group.orphans():
+        problem = _released(Step("cgroup", path=str(each), quiet=group.quieting(each)))
+        failed += bool(problem)
+        print(f"not cleared: {each}: {clean(problem, 300)}" if problem else f"cleared: {each}")
+    return failed
+
+
+def _released(step: Step) -> str:
+    return undo.until_gone(lambda hard: undo.take([step], hard=hard), lambda: undo.gone([step]))
 
 
 def _chosen(ids: Sequence[str], there: Sequence[Record]) -> list[Record]:

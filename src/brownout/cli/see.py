@@ -49,6 +49,13 @@ def status(options: Namespace) -> int:
 
 def watch(options: Namespace) -> int:
     """Each change as a line, from now on, until Ctrl-C or the end of --for."""
+    try:
+        return _watch(options)
+    except KeyboardInterrupt:  # the regular end, wherever it is met
+        return 0
+
+
+def _watch(options: Namespace) -> int:
     path, how = _fleet(options), _style(options)
     end = time.monotonic() + options.seconds
     _, last = local.changes(path)
@@ -64,10 +71,7 @@ def watch(options: Namespace) -> int:
         left = end - time.monotonic()
         if left <= 0:
             return 0
-        try:
-            time.sleep(min(POLL_SECONDS, left))
-        except KeyboardInterrupt:  # the regular end
-            return 0
+        time.sleep(min(POLL_SECONDS, left))
 
 
 def explain(options: Namespace) -> int:

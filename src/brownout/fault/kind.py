@@ -147,8 +147,8 @@ class Cut(Fault):
     """The connection is reset (a real RST) or closed (FIN), as soon as it is accepted or in the midst.
 
     At "request" or "reply" once `after_bytes` of that have passed, with 0 before its first byte does; and
-    then `after_seconds` later. At "accept" it hits connections accepted from then on, and open ones
-    that are not yet `after_seconds` old.
+    then `after_seconds` later. That is its direction: `stream` says nothing here. At "accept" it hits
+    connections accepted from then on, and open ones that are not yet `after_seconds` old.
     """
 
     kind: ClassVar[str] = "cut"

@@ -204,10 +204,13 @@ class Made:
     def _take(self, hard: bool) -> None:  # noqa: FBT001  as the verbs are told
         if self._undo is not None:
             self._undo()
-        undo.take(self.steps, hard=hard)
+        undo.take(self._own(), hard=hard)
 
     def _seen_gone(self) -> bool:
-        return (self._gone is None or self._gone()) and undo.gone(self.steps)
+        return (self._gone is None or self._gone()) and undo.gone(self._own())
+
+    def _own(self) -> list[Step]:
+        return [step for step in self.steps if not step.after_death]
 
     def leave(self) -> None:
         """This process ends: undo what would outlive it, and leave alone what ends with it anyway."""

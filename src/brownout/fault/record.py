@@ -59,6 +59,11 @@ class Step:
         self.verb = verb
         self.details: Mapping[str, Any] = details
 
+    @property
+    def after_death(self) -> bool:
+        """Whether it clears up after a dead owner, and is nothing for a living one."""
+        return self.verb == "socket"
+
     def __repr__(self) -> str:
         told = "".join(f", {name}={value!r}" for name, value in self.details.items())
         return f"Step({self.verb!r}{told})"
@@ -101,7 +106,7 @@ class Record:
 
         The one step that such a fault can have clears up what a dead owner has left.
         """
-        return all(step.verb == "socket" for step in self.steps)
+        return all(step.after_death for step in self.steps)
 
     @property
     def orphan(self) -> bool:

@@ -341,6 +341,18 @@ def test_populate_tells_what_it_made_before_it_failed(api: Api) -> None:
     assert list(api.get("/proxies")) == ["p", "good"]
 
 
+def test_what_populate_cannot_replace_keeps_its_toxics(api: Api, upstream: str) -> None:
+    taken, listen = api.proxy(name="q"), api.proxy(upstream)
+    api.toxic("latency", attributes={"latency": 1})
+    told = api.ask("POST", "/populate", [{"name": "p", "upstream": upstream, "listen": taken}])
+    assert told.code == 500
+    update = {"attributes": {"latency": 150}}
+    assert api.ask("PATCH", "/proxies/p/toxics/latency_downstream", update).code == 200
+    assert api.ask("PATCH", "/proxies/p", {"enabled": True}).body["listen"] == listen
+    with closing(dial(listen)) as connection:
+        assert round_trip(connection) >= 0.145
+
+
 # ------------------------------------------------------------------------------------------- reset
 
 

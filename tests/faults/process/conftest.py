@@ -27,7 +27,9 @@ WAIT_SECONDS = 10.0
 class Victim:
     def __init__(self, *job: str, prefix: tuple[str, ...] = ()) -> None:
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-S", str(PROGRAM), *job], stdout=subprocess.PIPE, text=True
+            [*prefix, sys.executable, "-S", str(PROGRAM), *job],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.said = self.process.stdout

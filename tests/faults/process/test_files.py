@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +15,11 @@ from tests.faults.process.conftest import Victim, until
 if TYPE_CHECKING:
     from tests.faults.process.conftest import Caller
 
-NOFILE = resource.RLIMIT_NOFILE
-
 
 def limit_of(pid: int) -> tuple[int, int]:
-    return resource.prlimit(pid, NOFILE)
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    soft, hard = next(line for line in limits if "open files" in line).split()[3:5]
+    return int(soft), int(hard)
 
 
 def test_no_caller_is_accepted_and_all_are_connected(server: Victim) -> None:
@@ -86,3 +87,25 @@ def test_a_limit_of_its_own_is_left_alone(server: Victim) -> None:
 def test_it_may_die_meanwhile(server: Victim) -> None:
     with Process(server.process).make(ExhaustFiles()):
         server.process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
+def test_a_process_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may lack CAP_SYS_RESOURCE (in a container): then it is done as that user."""
+    refusals: list[int] = []
+
+    def refused(pid: int, number: int, limits: object = None) -> object:
+        refusals.append(pid)
+        raise PermissionError
+
+    with subprocess.Popen(["/bin/sleep", "60"], user=65534, group=65534, extra_groups=[]) as other:
+        try:
+            before = limit_of(other.pid)
+            with monkeypatch.context() as patch:
+                patch.setattr("resource.prlimit", refused)
+                with Process(other.pid).make(ExhaustFiles()):
+                    assert limit_of(other.pid)[0] < 20
+            assert refusals
+            assert limit_of(other.pid) == before
+        finally:
+            other.kill()

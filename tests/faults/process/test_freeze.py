@@ -17,7 +17,7 @@ import pytest
 from brownout.errors import BrownoutError
 from brownout.fault import Freeze, Process
 from brownout.fault.process import place
-from brownout.fault.process.freeze import freeze
+from brownout.fault.process.freeze import SWITCH, freeze
 from brownout.fault.process.group import Group, gather, groups_for, hierarchies, put
 from brownout.fault.process.stop import stop_tree
 from brownout.fault.process.subject import Subject, look, tree
@@ -201,6 +201,31 @@ def test_what_is_half_made_is_undone(server: Victim, monkeypatch: pytest.MonkeyP
         Process(server.pid).make(Freeze())
     assert groups_left() == []
     assert server.ask("echo on") == "on"
+
+
+@pytest.mark.parametrize("version", WAYS)
+def test_what_a_dead_maker_has_left_is_cleared_without_a_record(
+    version: int, server: Victim
+) -> None:
+    with subprocess.Popen(["/bin/true"]) as maker:
+        maker.wait()
+    where = next(where for where in hierarchies("freezer") if where.version == version)
+    left = Group(where.mount / f"brownout-{maker.pid}-freeze-1", where)
+    left.make()
+    put(left.folder / "cgroup.procs", str(server.pid))
+    name, frozen, _ = SWITCH[version]
+    put(left.folder / name, frozen)
+    told = subprocess.run(
+        [sys.executable, "-m", "brownout", "fault", "clear", "--all"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert f"cleared: {left.folder}\n" in told.stdout
+    assert told.returncode == 0
+    assert server.ask("echo on") == "on"
+    assert home_of(version, server.pid) == where.mount
 
 
 SEALED = """

@@ -56,7 +56,7 @@ def main() -> None:
         told: dict[str, Any] = {"error": None, "got": None}
         try:
             told["got"] = do(**json.loads(line))
-        except OSError as error:
+        except (OSError, KeyError) as error:  # KeyError: it never came to be connected
             told["error"] = type(error).__name__
         told["seconds"] = time.monotonic() - began
         print(json.dumps(told), flush=True)

@@ -78,7 +78,7 @@ def test_what_is_under_way_comes_in_order_when_a_latency_is_undone(
     with proxy.make(Latency(seconds=30, stream="downstream")):
         client.send("first ")
         client.send("second ")
-        wait_until(lambda: sum(each.what == "delayed" for each in proxy.log) == 2)
+        wait_until(lambda: sum(each.bytes_down for each in proxy.exchanges) == 13)
     client.send("third")
     assert client.read(18).got == "first second third"
 

@@ -192,6 +192,29 @@ def test_a_reset_is_carried_through(proxy: Proxy, client: Client, echo: Echo) ->
     served(client)
 
 
+def test_a_connection_too_many_is_reset(
+    proxy: Proxy, client: Client, outsider: Outsider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brownout.fault.tcp.proxy.CONNECTIONS_MOST", 1)
+    new = outsider.new()
+    assert "ConnectionResetError" in (new.connect(proxy.listen).error, new.read().error)
+    assert proxy.connections == 1
+    served(client)
+
+
+def test_a_client_that_stops_reading_can_be_closed(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brownout.fault.tcp.side.DRAIN_SECONDS", 0.1)
+    with closing(dial(proxy)) as deaf:
+        deaf.sendall(b"z" * (16 << 20))  # more than the buffers on the way back take
+        [link] = proxy._links.values()
+        wait_until(lambda: "blocked" in link.server._waits)
+        with proxy.make(Cut(how="close")):
+            deaf.send(b"z")
+            wait_until(lambda: proxy.connections == 0)
+
+
 def test_connections_are_dropped_by_a_real_reset(proxy: Proxy, client: Client) -> None:
     proxy.drop_connections()
     assert client.read().error == "ConnectionResetError"

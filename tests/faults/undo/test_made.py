@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -17,11 +18,12 @@ from brownout.fault import made as made_module
 from brownout.fault import record as records
 from brownout.fault import undo, watchdog
 from brownout.fault.identity import Identity
-from brownout.fault.made import Made
+from brownout.fault.made import Made, Step
 from tests.faults.undo.maker import Halt, halt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -167,6 +169,7 @@ def test_it_is_made_once() -> None:
         assert not made.active
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: a fork beside threads
 def test_a_child_of_a_fork_undoes_nothing(process: Identity) -> None:
     with halt(process) as made:
         child = os.fork()
@@ -282,4 +285,16 @@ def test_a_place_that_names_its_target_has_it_on_record(process: Identity) -> No
             ("db", "pause"),
             ("cache", "latency"),
         ]
+    assert on_record() == []
+
+
+def test_the_file_of_a_socket_is_left_to_its_living_owner(tmp_path: Path) -> None:
+    """A listener that refuses on purpose looks like a dead one."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        made = inside(undo_steps=[Step("socket", path=str(path))]).make()
+        assert on_record()[0].inside
+        made.undo()
+        assert path.exists()
     assert on_record() == []

@@ -181,6 +181,7 @@ with record.claimed(sys.argv[1], sys.argv[2]) as found:
         assert found is None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: a fork beside threads
 def test_a_child_of_a_fork_holds_no_claim(folder: str) -> None:
     ours = a_record()
     claim = records.write(folder, ours)

@@ -106,7 +106,7 @@ def test_what_is_not_named_as_ours_is_left_alone(tmp_path: Path, verb: str, name
 def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "kept" / "a").mkdir(parents=True)
     (tmp_path / "brownout-x").symlink_to(tmp_path / "kept")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(OSError, match=r"brownout-x|link"):
         undo.take([Step("rmtree", path=str(tmp_path / "brownout-x"))])
     assert (tmp_path / "kept" / "a").exists()
 

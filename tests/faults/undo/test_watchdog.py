@@ -143,6 +143,7 @@ def test_what_both_dead_have_left_is_settled(folder: str, by: str) -> None:
             assert watchdog.settle(folder, id_) == ""
             assert stopped.state() != "T"
         else:
+            until(lambda: not it.alive())  # and has let go of its lock
             watchdog.ensure(folder)
             until(lambda: stopped.state() != "T")
         until(lambda: records.read(folder).records == ())

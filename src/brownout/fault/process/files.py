@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,13 @@ NOFILE = resource.RLIMIT_NOFILE
 
 def exhaust(subject: Subject, left: int) -> Mechanism:
     """Lower the soft limit, by prlimit(2). The hard one stays: the process may notice, and raise it again."""
+    before = _limit_of(subject.pid)
+    if before is None:
+        raise subject.ended()
     try:
-        before = resource.prlimit(subject.pid, NOFILE)
         now = _bound(subject.pid, left, before[0])
+    except FileNotFoundError:
+        raise subject.ended() from None
     except PermissionError as error:
         raise subject.foreign() from error
     ours = (now, before[1])
@@ -49,9 +54,51 @@ def _bound(pid: int, left: int, most: int) -> int:
 
 
 def _limit(subject: Subject, ours: tuple[int, int]) -> None:
-    with subject.identity.held() as held:
-        if held is not None:
-            resource.prlimit(subject.pid, NOFILE, ours)
+    try:
+        _set(subject.identity, ours)
+    except PermissionError as error:
+        raise subject.foreign() from error
+
+
+def _limit_of(pid: int) -> tuple[int, int] | None:
+    """The soft and the hard limit; None if it has ended. Anybody may read them, unlike by prlimit."""
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:
+            found = next(line for line in file if line.startswith(b"Max open files")).split()
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        return None
+    return int(found[3]), int(found[4])
+
+
+def _set(identity: Identity, limits: tuple[int, int]) -> None:
+    """Set them, as the user that the process is of where root may not (without CAP_SYS_RESOURCE)."""
+    with identity.held() as held:
+        if held is None:
+            return
+        try:
+            resource.prlimit(identity.pid, NOFILE, limits)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            if os.geteuid() != 0:
+                raise
+            _set_as_its_user(identity.pid, limits)
+
+
+def _set_as_its_user(pid: int, limits: tuple[int, int]) -> None:
+    owner = os.stat(f"/proc/{pid}")
+    done = subprocess.run(
+        ["/usr/bin/prlimit", f"--pid={pid}", f"--nofile={limits[0]}:{limits[1]}"],  # util-linux
+        user=owner.st_uid,
+        group=owner.st_gid,
+        extra_groups=[],
+        cwd="/",
+        timeout=5,
+        check=False,
+        capture_output=True,
+    )
+    if done.returncode:
+        raise PermissionError(done.stderr.decode(errors="replace").strip())
 
 
 def restore(
@@ -59,9 +106,7 @@ def restore(
 ) -> None:
     """Give the limit back to the process and its newer kin; who has got another one meanwhile keeps that."""
     for identity in _ours(process, ours, since):
-        with identity.held() as held:
-            if held is not None:
-                resource.prlimit(identity.pid, NOFILE, (before[0], before[1]))
+        _set(identity, (before[0], before[1]))
 
 
 def limited(
@@ -73,15 +118,8 @@ def limited(
 
 def _ours(process: tuple[int, int], ours: tuple[int, int], since: int) -> list[Identity]:
     root = Identity(*process)
-    found: list[Identity] = []
-    for stat in tree([root]):
-        try:
-            mine = resource.prlimit(stat.pid, NOFILE) == tuple(ours)
-        except (
-            ProcessLookupError,
-            PermissionError,
-        ):  # ended; or became another user's, and is out of reach
-            continue
-        if mine and (stat.identity == root or stat.start >= since):
-            found.append(stat.identity)
-    return found
+    return [
+        stat.identity
+        for stat in tree([root])
+        if (stat.identity == root or stat.start >= since) and _limit_of(stat.pid) == tuple(ours)
+    ]

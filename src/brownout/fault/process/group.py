@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,9 @@ __all__ = [
     "gather",
     "groups_for",
     "hierarchies",
+    "orphans",
     "put",
+    "quieting",
     "release",
 ]
 
@@ -46,6 +49,13 @@ WAIT_SECONDS = 3.0  # for a tree to be whole
 MEMBERS = 10_000  # of one tree
 
 _numbers = itertools.count(1)
+_NAME = re.compile(re.escape(PREFIX) + r"(\d+)-(?:freeze|starve)-\d+")
+_QUIET = {
+    "freezer.state": "THAWED",
+    "cgroup.freeze": "0",
+    "cpu.cfs_quota_us": "-1",
+    "cpu.max": "max",
+}
 
 
 class Unwritable(FaultRefused):
@@ -281,6 +291,23 @@ def release(path: str, quiet: Mapping[str, str], *, disable: str = "") -> None:
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOENT):  # others use it by now
                 raise
+
+
+def orphans() -> list[Path]:
+    """Groups of ours whose maker is no more, on record or not; those of v1 and v2."""
+    found: set[Path] = set()
+    for where in (*hierarchies("freezer"), *hierarchies("cpu")):
+        for folder, below, _ in os.walk(where.mount):
+            named = [(name, _NAME.fullmatch(name)) for name in below]
+            found.update(
+                Path(folder, name) for name, ours in named if ours and look(int(ours[1])) is None
+            )
+    return sorted(found)
+
+
+def quieting(folder: Path) -> dict[str, str]:
+    """What lifts whatever a group may do: for `release`, where no record says it."""
+    return {name: text for name, text in _QUIET.items() if (folder / name).exists()}
 
 
 def absent(path: str) -> bool:

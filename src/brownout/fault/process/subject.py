@@ -103,7 +103,7 @@ class Subject:
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
-            raise self._ended() from None
+            raise self.ended() from None
         except OSError as error:  # EINVAL: the id of a thread
             raise FaultRefused(
                 f"process {self.pid} can't be held ({error.strerror}): is it the id of a thread? Give the "
@@ -112,7 +112,7 @@ class Subject:
         weakref.finalize(self, os.close, self.pidfd)
         stat = look(self.pid)
         if stat is None or not self.alive:
-            raise self._ended()
+            raise self.ended()
         self.identity = stat.identity
         self.check()
 
@@ -127,7 +127,7 @@ class Subject:
         """Refuse a process that no fault may touch. Asked anew for each fault: parents change."""
         stat = look(self.pid)
         if stat is None or not self.alive:
-            raise self._ended()
+            raise self.ended()
         if self.pid == 1:
             raise FaultRefused("process 1 (init) is left alone: the machine hangs on it")
         if self.pid == os.getpid():
@@ -154,9 +154,12 @@ class Subject:
 
     def foreign(self) -> FaultRefused:
         """What is said where we have no right to touch it."""
-        return FaultRefused(f"process {self.pid} belongs to another user: be that one, or root")
+        return FaultRefused(
+            f"process {self.pid} is out of reach: be its user, or root with all rights"
+        )
 
-    def _ended(self) -> FaultRefused:
+    def ended(self) -> FaultRefused:
+        """What is said of one that has ended."""
         return FaultRefused(f"process {self.pid} has ended: there is nothing to do harm to")
 
     def __str__(self) -> str:

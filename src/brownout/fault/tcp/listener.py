@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from .address import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .address import Address
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["Listener"]
 
@@ -87,9 +87,7 @@ class Listener:
         copy.setblocking(False)  # noqa: FBT003  socket's own
         try:
             if self.address.path:
-                server = await self._loop.create_unix_server(
-                    self._protocol, sock=copy, backlog=BACKLOG
-                )
+                server = await self._serve_unix(copy)
             else:
                 server = await self._loop.create_server(self._protocol, sock=copy, backlog=BACKLOG)
         except BaseException:
@@ -99,6 +97,16 @@ class Listener:
             self._server = server
         else:
             server.close()
+
+    def _serve_unix(self, copy: socket.socket) -> Awaitable[asyncio.Server]:
+        # Python 3.13 and uvloop would remove the path when the server closes, also one that is bound anew
+        # meanwhile: they go by its inode, which the new one may have got. Others don't know the word.
+        serve: Any = self._loop.create_unix_server
+        try:
+            served = serve(self._protocol, sock=copy, backlog=BACKLOG, cleanup_socket=False)
+        except TypeError:
+            served = serve(self._protocol, sock=copy, backlog=BACKLOG)
+        return cast("Awaitable[asyncio.Server]", served)
 
     def _stop_serving(self) -> None:
         self._turns += 1  # one that is about to serve sees it
@@ -112,18 +120,25 @@ class Listener:
         self._empty()
         if not self._heard():  # shut down twice, it would never send again
             return
-        if not self.address.path:
-            try:
-                self._place.shutdown(socket.SHUT_RDWR)
-            except OSError:  # not Linux
-                pass
-            if not self._heard():
-                self._share(yes=False)
-                return
-        self._place.close()
         if self.address.path:
-            Path(self.address.path).unlink()
-        self._place = self.address.bind()
+            self._bind_over()
+            return
+        try:
+            self._place.shutdown(socket.SHUT_RDWR)
+        except OSError:  # not Linux
+            pass
+        if self._heard():
+            self._place.close()
+            self._place = self.address.bind()
+        else:
+            self._share(yes=False)
+
+    def _bind_over(self) -> None:
+        """Bind the path anew. It is never without a socket: clients are refused, and miss no file."""
+        new = Address("", 0, f"{self.address.path}.{self._turns}")
+        old, self._place = self._place, new.bind()
+        Path(new.path).replace(self.address.path)
+        old.close()
 
     def _share(self, *, yes: bool) -> None:
         # A socket that doesn't listen could be bound to the same port by others, unless it forbids it;
@@ -136,7 +151,7 @@ class Listener:
         for _ in range(FILLERS):
             filler = socket.socket(self._place.family, socket.SOCK_STREAM)
             filler.setblocking(False)  # noqa: FBT003  socket's own
-            filler.connect_ex(self._place.getsockname())
+            filler.connect_ex(self.address.path or self._place.getsockname())
             self._fillers.append(filler)
 
     def _empty(self) -> None:

@@ -42,6 +42,7 @@ __all__ = ["Proxy"]
 CONNECTIONS_MOST = 10_000
 FAULTS_MOST = 100
 CALL_SECONDS = 5.0  # a call from another thread waits so long for the loop
+SOON_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -358,9 +359,18 @@ class Proxy:
             ) from None
 
     def _soon(self, do: Callable[[], object]) -> None:
-        """Do it on the loop's thread, without waiting for it."""
-        if self._elsewhere():
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(do)
-        else:
+        """Do it on the loop's thread. Waits for it, but not for long: that thread may wait for this one."""
+        if not self._elsewhere():
             do()
+            return
+        assert self._loop is not None
+        done = threading.Event()
+
+        def do_it() -> None:
+            try:
+                do()
+            finally:
+                done.set()
+
+        self._loop.call_soon_threadsafe(do_it)
+        done.wait(SOON_SECONDS)

@@ -144,6 +144,12 @@ class Side(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
+    def _leave(self) -> None:
+        """Close a side that was read to see its end; one that doesn't take what was written is aborted."""
+        if not self.gone and self.transport is not None:
+            self.transport.close()
+            self.link.alarm.at(self.link.now() + DRAIN_SECONDS, self.transport.abort)
+
     def close(self) -> None:
         """Send FIN and read nothing more; gone in a quarter of a second at the latest."""
         if not self._alive():
@@ -152,7 +158,7 @@ class Side(asyncio.Protocol):
         self.write_end()
         self._waits.clear()
         self.resume_reading()
-        self.link.alarm.at(self.link.now() + LINGER_SECONDS, self.finish)
+        self.link.alarm.at(self.link.now() + LINGER_SECONDS, self._leave)
 
     def resume_reading(self) -> None:
         """Read, whatever the reasons were."""

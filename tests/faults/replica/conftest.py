@@ -1,4 +1,4 @@
-"""Pairs, started once for all tests: a test leaves its pair as it was."""
+"""Pairs, started once for each module: a test leaves its pair as it was."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def needs_redis() -> None:
         pytest.skip("redis-server is not installed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def template() -> Iterator[None]:
     needs_postgres()
     yield
     forget_template()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_pair(template: None) -> Iterator[PostgresPair]:
     with PostgresPair() as pair:
         psql(pair.primary.dsn, "CREATE TABLE t (v int); INSERT INTO t VALUES (0)")
@@ -65,7 +65,7 @@ def pair(shared_pair: PostgresPair) -> PostgresPair:
     return shared_pair
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_pair() -> Iterator[RedisPair]:
     needs_redis()
     with RedisPair() as pair:

@@ -155,16 +155,19 @@ def test_what_is_refused(pair: PostgresPair) -> None:
 
 
 def test_a_pair_leaves_nothing(template: None) -> None:
-    before = records.read(records.folder()).records
+    def on_record() -> int:
+        of_pair = [str(folder), f"PostgreSQL replica in {folder / 'replica'}"]
+        return sum(each.place in of_pair for each in records.read(records.folder()).records)
+
     with PostgresPair() as pair:
         made = pair.make(FreezeReceiver())
         servers = [Identity.of(pair.primary.pid), Identity.of(pair.replica.pid)]
         folder = pair.primary.folder.parent
         assert pair.primary.folder.stat().st_mode & 0o777 == 0o700
-        assert len(records.read(records.folder()).records) == len(before) + 2
+        assert on_record() == 2
     assert not folder.exists()
     assert not any(server.alive() for server in servers)
-    assert records.read(records.folder()).records == before
+    assert on_record() == 0
     assert not made.active
     with pytest.raises(FaultRefused, match="has ended"):
         pair.make(PauseReplay())
@@ -200,8 +203,6 @@ def test_a_fault_ends_with_a_server_that_is_killed(template: None) -> None:
         made = pair.make(PauseReplay())
         with Process(pair.replica.pid).make(Kill()):
             pass
-        with pytest.raises((ConnectionError, FileNotFoundError)):
-            pair.seconds_behind()
         made.undo()
         with pytest.raises(FaultRefused, match="has ended"):
             pair.make(DelayReplay(seconds=1))

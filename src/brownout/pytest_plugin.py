@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import pytest
 
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Generator
     from pathlib import Path
+    from typing import Literal
 
     from brownout import State, Verdict
     from brownout.fault import Fault
     from brownout.fault.disk.place import Disk
     from brownout.fault.http import HttpProxy
     from brownout.fault.made import Made
+    from brownout.fault.pool import Pool
     from brownout.fault.process.place import Listener, Process
     from brownout.fault.process.subject import Member
+    from brownout.fault.replica.postgres import PostgresPair
+    from brownout.fault.replica.redis import RedisPair
+    from brownout.fault.replica.sqlite import SqliteCopy
     from brownout.fault.tcp import Proxy
     from brownout.fault.zone.place import Zones
 
@@ -112,6 +117,39 @@ class Faults:
         if disk is None:
             disk = self._disks[found.path] = self._stack.enter_context(found)
         return disk if fault is None else disk.make(fault)
+
+    @overload
+    def replica(self, of: Literal["postgres"], *, target: str = "") -> PostgresPair: ...
+    @overload
+    def replica(self, of: Literal["redis"], *, target: str = "") -> RedisPair: ...
+    @overload
+    def replica(self, of: Path, *, target: str = "") -> SqliteCopy: ...
+    def replica(
+        self, of: Literal["postgres", "redis"] | Path, *, target: str = ""
+    ) -> PostgresPair | RedisPair | SqliteCopy:
+        """A primary and its replica of our own, started; or a copy of the SQLite database of that path.
+
+        Raises FaultRefused where the servers are not installed, ConfigurationError for another name.
+        """
+        from brownout.errors import ConfigurationError
+        from brownout.fault import PostgresPair, RedisPair, SqliteCopy
+
+        if of == "postgres":
+            return self._stack.enter_context(PostgresPair(target=target))
+        if of == "redis":
+            return self._stack.enter_context(RedisPair(target=target))
+        if isinstance(of, str):
+            raise ConfigurationError(f'{of!r} is "postgres", "redis", or the Path of a database')
+        return self._stack.enter_context(SqliteCopy(of, target=target))
+
+    def pool(self, pool: object, *, target: str = "") -> Pool:
+        """A pool of SQLAlchemy, psycopg_pool, asyncpg or httpx.
+
+        Raises ConfigurationError for any other, once a fault is made.
+        """
+        from brownout.fault.pool import Pool
+
+        return Pool(pool, target=target)
 
 
 class States:

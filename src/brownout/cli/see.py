@@ -111,6 +111,7 @@ def _in_force() -> list[InForce]:
             clean(each.failed, 200),
         )
         for each in found.records
+        if each.kind  # else servers of ours, that faults are made at
     ]
 
 

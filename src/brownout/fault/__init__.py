@@ -20,14 +20,18 @@ from .kind import (
     Bandwidth,
     Corrupt,
     Cut,
+    CutStreaming,
+    DelayReplay,
     Drop,
     Duplicate,
     Error,
     ExhaustFiles,
     FillBacklog,
     Freeze,
+    FreezeReceiver,
     Full,
     Hang,
+    HoldConnections,
     Kill,
     Latency,
     Loss,
@@ -35,6 +39,7 @@ from .kind import (
     Old,
     Partition,
     Pause,
+    PauseReplay,
     Refuse,
     Slice,
     SlowClose,
@@ -50,7 +55,12 @@ if TYPE_CHECKING:
     from .disk.place import Disk
     from .http import HttpFaults, HttpProxy, HttpTransport
     from .made import Made
+    from .pool import Pool
     from .process.place import Listener, Process
+    from .replica.lag import Lag
+    from .replica.postgres import PostgresPair
+    from .replica.redis import RedisPair
+    from .replica.sqlite import SqliteCopy
     from .tcp import Exchange, Proxy, running
     from .zone.place import Zones
 
@@ -60,7 +70,9 @@ __all__ = [
     "Bandwidth",
     "Corrupt",
     "Cut",
+    "CutStreaming",
     "Decision",
+    "DelayReplay",
     "Disk",
     "Drop",
     "Duplicate",
@@ -70,12 +82,15 @@ __all__ = [
     "Fault",
     "FillBacklog",
     "Freeze",
+    "FreezeReceiver",
     "Full",
     "Hang",
+    "HoldConnections",
     "HttpFaults",
     "HttpProxy",
     "HttpTransport",
     "Kill",
+    "Lag",
     "Latency",
     "Listener",
     "Log",
@@ -85,13 +100,18 @@ __all__ = [
     "Old",
     "Partition",
     "Pause",
+    "PauseReplay",
+    "Pool",
+    "PostgresPair",
     "Process",
     "Proxy",
+    "RedisPair",
     "Refuse",
     "Schedule",
     "Slice",
     "SlowClose",
     "SlowHandshake",
+    "SqliteCopy",
     "Stall",
     "Starve",
     "Status",
@@ -108,11 +128,16 @@ _LATE = {
     "HttpFaults": ".http",
     "HttpProxy": ".http",
     "HttpTransport": ".http",
+    "Lag": ".replica.lag",
     "Listener": ".process.place",
     "Made": ".made",
+    "Pool": ".pool",
+    "PostgresPair": ".replica.postgres",
     "Process": ".process.place",
     "Proxy": ".tcp",
     "Zones": ".zone.place",
+    "RedisPair": ".replica.redis",
+    "SqliteCopy": ".replica.sqlite",
     "running": ".tcp",
 }
 

@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Try every mechanism, one after the other: a second or two. Nothing is left of it."""
+    """Try every mechanism, one after the other: some seconds. Nothing is left of it."""
     found: list[Finding] = []
     for name, trial in TRIALS.items():
         try:
@@ -230,6 +230,50 @@ def _disk() -> str:
     return "a FUSE mount"
 
 
+def _postgres() -> str:
+    """A commit is held back by a frozen receiver, and arrives once that goes on."""
+    from brownout.fault.kind import FreezeReceiver
+    from brownout.fault.replica.postgres import PostgresPair, forget_template
+
+    try:
+        with PostgresPair(seconds=60.0) as pair:
+            with pair.make(FreezeReceiver(), seconds=SECONDS) as made:
+                pass
+            pair.fence(seconds=SECONDS)
+            return f"a pair of our own; {made.mechanism}"
+    finally:
+        forget_template()
+
+
+def _redis() -> str:
+    from brownout.fault.kind import FreezeReceiver
+    from brownout.fault.replica.redis import RedisPair
+
+    with RedisPair(seconds=60.0) as pair:
+        with pair.make(FreezeReceiver(), seconds=SECONDS):
+            pass
+        pair.fence(seconds=SECONDS)
+    return "a pair of our own; a proxy on the stream between"
+
+
+def _sqlite() -> str:
+    import sqlite3
+
+    from brownout.fault.kind import PauseReplay
+    from brownout.fault.replica.home import Home
+    from brownout.fault.replica.sqlite import SqliteCopy
+
+    home = Home("a trial", seconds=60.0)
+    try:
+        path = home.path / "original.db"
+        sqlite3.connect(path).close()
+        with SqliteCopy(path, seconds=60.0) as copy, copy.make(PauseReplay(), seconds=SECONDS):
+            pass
+    finally:
+        home.close()
+    return "a copy by SQLite's backup"
+
+
 TRIALS: dict[str, Callable[[], str]] = {
     "rights": _rights,
     "watchdog": _watchdog,
@@ -242,4 +286,7 @@ TRIALS: dict[str, Callable[[], str]] = {
     "fill backlog": _backlog,
     "zones": _zones,
     "disk": _disk,
+    "PostgreSQL replica": _postgres,
+    "Redis replica": _redis,
+    "SQLite copy": _sqlite,
 }

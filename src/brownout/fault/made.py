@@ -43,7 +43,8 @@ class Made:
     A place gives what is done: `apply` makes it; `undo` undoes it and `gone` looks whether it is gone,
     both from any thread and as often as is asked. The `undo_steps` are taken and looked at besides: they
     are what another process can do too. Without steps the fault is inside this process, and ends with it.
-    It is made once.
+    It is made once. `standing` is what no fault is, but must end as surely: the servers that faults are
+    made at.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Made:
         undo_steps: Sequence[Step] = (),
         undo: Callable[[], object] | None = None,
         gone: Callable[[], bool] | None = None,
+        standing: bool = False,
     ) -> None:
         self.fault = fault
         self.place = place
@@ -70,6 +72,7 @@ class Made:
         self.steps = tuple(undo_steps)
         self.mechanism = mechanism
         self.listen = listen
+        self.standing = standing
         self._about = {"mechanism": mechanism, "target": target or _target, "listen": listen}
         self._seconds = seconds
         self._apply, self._undo, self._gone = apply, undo, gone
@@ -270,7 +273,7 @@ def held_for_others(*, target: str = "") -> None:
 
 def in_force() -> list[Made]:
     """All faults that this process has made and not undone."""
-    return _KEEPER.all()
+    return [made for made in _KEEPER.all() if not made.standing]
 
 
 class _Keeper:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from brownout.fault.identity import Identity
 from brownout.fault.process import files, group, neighbour, stop
 from brownout.fault.record import PREFIX
+from brownout.fault.replica import evict
 from brownout.fault.zone import residents
 
 if TYPE_CHECKING:
@@ -236,6 +237,23 @@ def _rmtree(step: Step) -> None:
         shutil.rmtree(path)
 
 
+def _evict(step: Step) -> None:
+    """Step("evict", path, programs, signal): a folder of ours, and the servers that live in it."""
+    _ours(step.details["path"])
+    if evict.evict(**step.details):
+        _rmtree(step)
+
+
+def _evict_hard(step: Step) -> None:
+    _ours(step.details["path"])
+    if evict.evict(**{**step.details, "signal": "KILL"}):
+        _rmtree(step)
+
+
+def _deserted(step: Step) -> bool:
+    return _absent(step) and not evict.living(step.details["path"], step.details["programs"])
+
+
 def _absent(step: Step) -> bool:
     return not os.path.lexists(step.details["path"])
 
@@ -279,5 +297,6 @@ VERBS: dict[str, Verb] = {
     "lift": Verb(_lift, _lifted),
     "unlink": Verb(_unlink, _absent),
     "rmtree": Verb(_rmtree, _absent),
+    "evict": Verb(_evict, _deserted, hard=_evict_hard),
     "socket": Verb(_socket, _unheard),
 }

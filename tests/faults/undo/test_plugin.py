@@ -108,6 +108,35 @@ def _in_the_end():
     outcome.stdout.fnmatch_lines(["*UndoFailed: Pause() at p is not undone*"])
 
 
+def test_a_copy_and_a_pool_end_with_their_test(pytester: pytest.Pytester) -> None:
+    code = """
+import os, sqlite3
+import httpx
+from brownout.errors import ConfigurationError
+from brownout.fault import HoldConnections, PauseReplay
+left = []
+
+def test_it_is_made(faults, tmp_path):
+    sqlite3.connect(tmp_path / "a.db").close()
+    copy = faults.replica(tmp_path / "a.db", target="shop")
+    left.append(copy.path)
+    copy.make(PauseReplay())
+    with pytest.raises(ConfigurationError, match="'mysql' is"):
+        faults.replica("mysql")
+    client = httpx.Client()
+    left.append(client)
+    faults.pool(client).make(HoldConnections(count=2))
+    assert len(record.read(record.folder()).records) == 3
+
+def test_it_is_gone():
+    path, client = left
+    client.close()
+    assert not path.exists()
+    assert record.read(record.folder()).records == ()
+"""
+    run(pytester, VICTIM + code).assert_outcomes(passed=2)
+
+
 def test_states(pytester: pytest.Pytester) -> None:
     code = """
 import pytest

@@ -17,7 +17,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from brownout.fault.kind import BODY_MOST
+from brownout.fault.kind.answer import BODY_MOST
 
 from .cut import cut
 from .place import Place

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
-from brownout.fault.kind import BODY_MOST
+from brownout.fault.kind.answer import BODY_MOST
 
 from . import wire
 from .cut import cut

@@ -17,7 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout.errors import ConfigurationError
-from brownout.fault.kind import BODY_MOST
+from brownout.fault.kind.answer import BODY_MOST
 
 from .place import Place
 from .plan import Deed, Request, Wait, bodiless, instead, reworded

@@ -102,6 +102,19 @@ def test_the_maker_is_killed_and_its_server_stands_still(maker: Maker, hung: Out
     assert hung.hear()
 
 
+def test_a_hung_reader_is_freed_though_its_server_stands_still(
+    maker: Maker, hung: Outsider
+) -> None:
+    """It is the kernel that aborts the connection, not the end of the server."""
+    maker.server.signal(signal.SIGSTOP)
+    found = next(each for each in mount.ours() if each.path == str(maker.folder))
+    undo.take([Step("unmount", source=found.source)])
+    assert hung.hear().split()[1:] == ["ConnectionAbortedError", "103"]
+    assert maker.server.state() == "T"
+    maker.server.signal(signal.SIGCONT)
+    maker.end()
+
+
 def test_the_server_is_killed(maker: Maker, hung: Outsider) -> None:
     """The folder is dead, and its maker does not know: `brownout fault clear` ends it."""
     maker.server.signal(signal.SIGKILL)

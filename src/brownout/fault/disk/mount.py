@@ -6,25 +6,22 @@ import ctypes
 import errno
 import os
 import re
-from contextlib import suppress
 from typing import NamedTuple
 
 from brownout.fault.record import PREFIX
 
-__all__ = ["CONNECTIONS", "Mounted", "find", "mount", "ours", "unmount", "unmount_idle"]
+__all__ = ["Mounted", "find", "mount", "ours", "unmount", "unmount_idle"]
 
-CONNECTIONS = "/sys/fs/fuse/connections"
 _NOSUID_NODEV = 2 | 4
-_DETACH, _NOFOLLOW = 2, 8
+_FORCE, _DETACH, _NOFOLLOW = 1, 2, 8  # by force: the connection is aborted, whoever still uses it
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Mounted(NamedTuple):
-    """One mount: where, of what, and the number of its connection."""
+    """One mount: where, and of what."""
 
     path: str
     source: str
-    connection: int
 
 
 def _libc() -> ctypes.CDLL:
@@ -52,8 +49,7 @@ def ours() -> list[Mounted]:
             if kind == b"fuse.brownout":
                 fields = place.split()
                 path = _OCTAL.sub(lambda code: bytes([int(code[1], 8)]), fields[4])
-                minor = int(fields[2].partition(b":")[2])
-                found.append(Mounted(os.fsdecode(path), source.decode(), minor))
+                found.append(Mounted(os.fsdecode(path), source.decode()))
     return found[::-1]
 
 
@@ -74,8 +70,7 @@ def unmount(source: str) -> None:
     libc = _libc()
     for each in find(source):
         path = os.fsencode(each.path)
-        abort(each.connection)
-        if libc.umount2(path, _DETACH | _NOFOLLOW):
+        if libc.umount2(path, _FORCE | _DETACH | _NOFOLLOW):
             number = ctypes.get_errno()
             if number not in (errno.EINVAL, errno.ENOENT):  # another process was faster
                 raise OSError(number, os.strerror(number), each.path)
@@ -84,13 +79,3 @@ def unmount(source: str) -> None:
 def unmount_idle(path: str) -> bool:
     """Take it away if nothing in it is open, with all that is yet to be written; whether that went."""
     return not _libc().umount2(os.fsencode(path), _NOFOLLOW)
-
-
-def abort(connection: int) -> None:
-    """End the connection: whoever waits for its server is answered."""
-    with suppress(OSError):  # it has ended; or the kernel's control files are not mounted
-        at = os.open(f"{CONNECTIONS}/{connection}/abort", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(at, b"1")
-        finally:
-            os.close(at)

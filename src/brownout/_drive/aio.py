@@ -80,7 +80,7 @@ def guarded(
         if attempt.shown is None:
             succeed(operation, attempt, clock.now())
         else:
-            core.settle(attempt, attempt.shown.class_, clock.now())
+            core.settle(operation, attempt, attempt.shown.class_, clock.now())
         return value
 
     return call

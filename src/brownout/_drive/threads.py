@@ -51,12 +51,14 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
                 raise
             return _raised(done)
         if value.__class__ is CoroutineType:
-            core.settle(attempt, OutcomeClass.LOCAL, clock.now())  # it has not even begun
+            core.settle(
+                operation, attempt, OutcomeClass.LOCAL, clock.now()
+            )  # it has not even begun
             _unprotected(value)
         if attempt.shown is None:
             succeed(operation, attempt, clock.now())
         else:
-            core.settle(attempt, attempt.shown.class_, clock.now())
+            core.settle(operation, attempt, attempt.shown.class_, clock.now())
         return value
 
     return call

@@ -55,6 +55,7 @@ STALL_SECONDS = 0.1
 SURGE = 1.25  # load explains slowness only if it is above the usual by so much
 
 _SLOW = (1, 2, 3, 4, LATE)  # columns of answers that came late
+_TOTAL = (State.UNRESPONSIVE, State.CRASHED)  # on which a breaker opens
 _SURE = tuple(index for index in range(COLUMNS) if index not in _SLOW)
 
 
@@ -211,15 +212,13 @@ class Judge:
         news = [n + w - old for n, w, old in zip(late, self._waiting, self._scored, strict=True)]
         slow = [(index, count) for index, count in enumerate(news) if count]
         more = [sum(count * mode.nats[index] for index, count in slow) for mode in self._table]
-        top = max(more)
-        nats = self._table[more.index(top)].nats
-        bad = sum(count for index, count in slow if nats[index] > 0) / together
+        index = max(range(len(more)), key=lambda index: gains[index] + more[index])
+        nats, well, top = self._table[index].nats, min(0.0, gains[index]), more[index]
+        bad = sum(count for column, count in slow if nats[column] > 0) / together
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
-        lasting = LASTING * threshold * tick.seconds
-        part = self._slow.take(top, bad, lasting, most)
-        if top > 0:
-            self._time -= part * top / (STALL * threshold)
+        part = self._slow.take(top, bad, LASTING * threshold * tick.seconds, most, well)
+        self._time -= max(0.0, part * top + well) / (STALL * threshold)
         return [
             gain + (extra * part if extra > 0 else extra)
             for gain, extra in zip(gains, more, strict=True)
@@ -347,15 +346,18 @@ class Judge:
         silent = calls[WAITING + LATE] + self._waiting[WAITING + LATE]
         # Callers may leave before `silent_after`: then nobody is answered, for longer than it ever takes.
         left = sum(calls[WAITING + LATE - 1 :]) if seconds >= self._base.quiet_after else 0
-        row = sum(calls[WAITING + LATE - 1 :])
+        row, well = sum(calls[WAITING + LATE - 1 :]), sum(calls[: LATE + 1])
+        told = ended + silent
         least = SILENT_CALLS if seconds >= self._base.quiet_after else IN_A_ROW
         if not ended and max(silent, left, row) >= least:
             state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
         elif state is State.UNRESPONSIVE and silent < max(least, ended):
             # Slow to answer, so far: most of those that are old enough to tell did answer.
             state = State.DEGRADED
-        elif state is State.CRASHED and calls[REFUSED] < least:
+        elif state is State.CRASHED and calls[REFUSED] < max(least, 2 * well):
             state = State.DEGRADED
+        elif state in _TOTAL and well and seconds < self._base.quiet_after and told < RECENT_CALLS:
+            state = State.DEGRADED  # so soon it may be chance
         surge = self._surge(rows, seconds)
         if mode.kind == "overload" or (surge and ended > sum(self._waiting[WAITING + 1 :])):
             self._sticky = True

@@ -26,15 +26,23 @@ class Room:
     def __init__(self) -> None:
         self.nats = 0.0
 
-    def take(self, nats: float, moments: float, lasting: float = 0.0, most: float = inf) -> float:
+    def take(
+        self,
+        nats: float,
+        moments: float,
+        lasting: float,
+        most: float = inf,
+        well: float = 0.0,
+    ) -> float:
         """The part of so many nats that there is room for, if `most` are allowed at all.
 
-        `moments` have passed since the last time, and `lasting` nats are allowed for the time itself.
+        `moments` have passed since the last time, and `lasting` nats are allowed for the time itself;
+        `well` nats (not above zero) speak against.
         """
         fill = MOMENT_NATS * max(moments, 0.0) + lasting
         self.nats = min(max(MOMENT_NATS, fill), self.nats + fill)
-        part = min(1.0, min(self.nats, most) / nats) if nats > 0 else 1.0
-        self.nats -= part * max(0.0, nats)
+        part = min(1.0, (min(self.nats, most) - well) / nats) if nats > 0 else 1.0
+        self.nats -= max(0.0, part * nats + well)
         return part
 
 

@@ -27,7 +27,7 @@ from brownout._core.modes import (
     Mode,
     modes,
 )
-from brownout._core.moment import LASTING, MOMENT_NATS, Room
+from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
@@ -204,7 +204,7 @@ class Judge:
         gains = [sum(count * mode.nats[index] for index, count in sure) for mode in self._table]
         threshold = self._threshold(self._supported)
         passed = sum(count for _, count in sure) / together
-        part = self._sure.take(max(gains), passed, 2 * LASTING * threshold * tick.seconds)
+        part = self._sure.take(max(gains), passed, ENDING * threshold * tick.seconds)
         gains = [gain * part if gain > 0 else gain for gain in gains]
         # What merely takes long may be a stall. It is over when the next call goes well, so only what is
         # bad counts as a moment; and however many they are, a tick's worth of time must not decide.

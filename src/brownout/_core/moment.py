@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Tick
 
 MOMENT_NATS = 5.0  # what one moment may weigh: no single one decides
-LASTING = 1.0  # of the threshold, in a second: so much does a wait gain weight while it lasts
+LASTING = 0.5  # of the threshold, in a second: so much does a wait gain weight while it lasts,
+ENDING = 2.0  # and so much what ends badly, one call after the other
 
 
 class Room:

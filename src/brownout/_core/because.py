@@ -6,7 +6,7 @@ from bisect import bisect_right
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.judge import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING, Finding, Row
+from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
@@ -15,6 +15,7 @@ from brownout._core.value import Value
 
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
+    from brownout._core.judge import Finding, Row
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY

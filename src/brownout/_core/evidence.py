@@ -159,7 +159,9 @@ class Tick(NamedTuple):
     def together(self) -> float:
         """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
         busy = sum(middle(index) * count for index, count in (*self.answered, *self.censored))
-        return max(len(self.ages) + self.queued, busy / max(self.seconds, 1e-3))
+        now = len(self.ages) + self.queued
+        ended = sum(self.classes) - self.classes[OutcomeClass.LOCAL]
+        return max(now, min(busy / max(self.seconds, 1e-3), now + ended))
 
 
 class Cell:

@@ -29,6 +29,7 @@ from brownout._core.modes import (
 )
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
+from brownout._core.sketch import bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
 
@@ -50,6 +51,7 @@ CLEAR_NATS = 2.0  # by so much must one name explain the calls better than anoth
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
 SILENT_CALLS = 3  # so many must have been silent for long enough before a target is UNRESPONSIVE,
 IN_A_ROW = 8  # or so many in a row, however soon: fewer are so by chance where a part fails
+BLINK = bucket(0.001)
 STALL = 0.45  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
 SURGE = 1.25  # load explains slowness only if it is above the usual by so much
@@ -186,8 +188,12 @@ class Judge:
         for index, count in tick.censored:
             if left[index]:
                 calls[WAITING + left[index]] += count
+        unknown = tick.classes[OutcomeClass.UNKNOWN]
         if cold:  # without a usual, what timed out was silent as long as anybody was ready to wait
-            calls[WAITING + LATE] = max(calls[WAITING + LATE], tick.classes[OutcomeClass.UNKNOWN])
+            calls[WAITING + LATE] = max(calls[WAITING + LATE], unknown)
+        else:  # no timer is so short: whoever says so at once is not impatient, but told so
+            waited = sum(count for index, count in tick.censored if index > BLINK)
+            calls[WAITING + LATE] += max(0, unknown - waited)
         calls[ERROR] = tick.classes[OutcomeClass.FAILURE]
         calls[OVERLOAD] = tick.classes[OutcomeClass.OVERLOAD]
         calls[REFUSED] = tick.classes[OutcomeClass.CONNECT]

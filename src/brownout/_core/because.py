@@ -144,7 +144,7 @@ def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, 
         Number("unanswered", classes[OutcomeClass.UNKNOWN], base.silent * window.calls, "1"),
         Number("local", classes[OutcomeClass.LOCAL], None, "1"),
         Number("in_flight", evidence.in_flight, None, "1"),
-        Number("calls_per_second", window.started / span, base.rate if learned else None, "1/s"),
+        Number("calls_per_second", window.started / span, base.rate or None, "1/s"),
         Number("p50_seconds", sketch.quantile(0.5), base.p50 if learned else None, "s"),
         Number("p99_seconds", sketch.quantile(0.99), base.p99 if learned else None, "s"),
         Number("silent_after_seconds", base.silent_after, None, "s"),
@@ -238,7 +238,7 @@ def _rest(recent: _Recent) -> str:
 
 
 def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
-    if base.cold or (finding.state is State.UNRESPONSIVE and not finding.load):
+    if not base.rate or (finding.state is State.UNRESPONSIVE and not finding.load):
         return ""
     rate = f"{recent.rate:.0f} calls/s, usual {base.rate:.0f}"
     return (
@@ -283,7 +283,7 @@ def _refused(finding: Finding, recent: _Recent, _base: Baseline) -> str:
 
 def _overload(_: Finding, recent: _Recent, base: Baseline) -> str:
     bad = recent.counts[OVERLOAD]
-    usual = f", usual {base.rate:.0f}" if not base.cold else ""
+    usual = f", usual {base.rate:.0f}" if base.rate else ""
     return (
         f"{share(bad, recent.calls)} of calls are turned away as too many ({bad} of {recent.calls}"
         f" {_span(recent)}; {recent.rate:.0f} calls/s{usual}){_rest(recent)}"

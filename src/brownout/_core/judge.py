@@ -49,8 +49,13 @@ RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
-SILENT_CALLS = 3  # so many must have been silent for long enough before a target is UNRESPONSIVE,
-IN_A_ROW = 8  # or so many in a row, however soon: fewer are so by chance where a part fails
+TOTAL_NATS = (
+    6.0  # by so much must "hardly any is answered" explain the calls better than "half are"
+)
+NONE, ONE = (
+    log(0.98 / 0.5),
+    log(0.02 / 0.5),
+)  # what a call without an answer, and an answer, add to it
 BLINK = bucket(0.001)
 STALL = 0.45  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
@@ -58,6 +63,7 @@ SURGE = 1.25  # load explains slowness only if it is above the usual by so much
 
 _SLOW = (1, 2, 3, 4, LATE)  # columns of answers that came late
 _TOTAL = (State.UNRESPONSIVE, State.CRASHED)  # on which a breaker opens
+_NO_ANSWER = (REFUSED, WAITING + LATE - 1, WAITING + LATE)
 _SURE = tuple(index for index in range(COLUMNS) if index not in _SLOW)
 
 
@@ -231,12 +237,12 @@ class Judge:
         ], part
 
     def _together(self, now: float) -> float:
-        together = self._base.rate * self._base.p50
+        together = 1.0
         for row in reversed(self._rows):
             if row.tick.at < now - MOMENT_SECONDS:
                 break
             together = max(together, row.together)
-        return max(1.0, together)
+        return together
 
     def _threshold(self, now: float) -> float:
         threshold = log(max(self._rate() * FALSE_ALARM_SECONDS, 100.0))
@@ -245,8 +251,8 @@ class Judge:
     def _rate(self) -> float:
         return self._base.rate or self._started / max(1.0, self._seconds)
 
-    def _recent(self, now: float, onset: float, least: int = 0) -> tuple[Row, ...]:
-        oldest = now - max(RECENT_SECONDS, RECENT_CALLS / max(self._rate(), 0.1))
+    def _recent(self, now: float, onset: float) -> tuple[Row, ...]:
+        oldest, least = now - RECENT_SECONDS, RECENT_CALLS
         rows: list[Row] = []
         for row in reversed(self._rows):
             if row.tick.at <= onset or (row.tick.at <= oldest and least <= 0):
@@ -316,7 +322,7 @@ class Judge:
         return nats >= RECOVERED_NATS
 
     def _name(self, now: float) -> None:
-        rows = self._recent(now, self._onset, SILENT_CALLS) or tuple(self._rows)[-1:]
+        rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
         calls = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
         everything = [a + b for a, b in zip(calls, self._waiting, strict=True)]
         told = sum(everything)
@@ -349,21 +355,10 @@ class Judge:
         ended = sum(calls[:9])
         seconds = sum(row.tick.seconds for row in rows)
         state = mode.state
-        silent = calls[WAITING + LATE] + self._waiting[WAITING + LATE]
-        # Callers may leave before `silent_after`: then nobody is answered, for longer than it ever takes.
-        left = sum(calls[WAITING + LATE - 1 :]) if seconds >= self._base.quiet_after else 0
-        row, well = sum(calls[WAITING + LATE - 1 :]), sum(calls[: LATE + 1])
-        told = ended + silent
-        least = SILENT_CALLS if seconds >= self._base.quiet_after else IN_A_ROW
-        if not ended and max(silent, left, row) >= least:
+        if self._total(calls):
             state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
-        elif state is State.UNRESPONSIVE and silent < max(least, ended):
-            # Slow to answer, so far: most of those that are old enough to tell did answer.
-            state = State.DEGRADED
-        elif state is State.CRASHED and calls[REFUSED] < max(least, 2 * well):
-            state = State.DEGRADED
-        elif state in _TOTAL and well and seconds < self._base.quiet_after and told < RECENT_CALLS:
-            state = State.DEGRADED  # so soon it may be chance
+        elif state in _TOTAL:
+            state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
         surge = self._surge(rows, seconds)
         if mode.kind == "overload" or (surge and ended > sum(self._waiting[WAITING + 1 :])):
             self._sticky = True
@@ -373,6 +368,12 @@ class Judge:
         if self._sticky and mode.kind in {"shift", "tail", "silent"}:
             return State.OVERLOADED
         return state
+
+    def _total(self, calls: list[int]) -> bool:
+        """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
+        none = sum(calls[index] for index in _NO_ANSWER) + self._waiting[WAITING + LATE]
+        answers = sum(calls[:REFUSED])
+        return none * NONE + answers * ONE >= TOTAL_NATS
 
     def _surge(self, rows: tuple[Row, ...], seconds: float) -> bool:
         """Whether more calls are made than usual, by a quarter and beyond chance (Poisson, 6 nats)."""

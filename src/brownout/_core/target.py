@@ -28,7 +28,8 @@ FOLD_SECONDS = 0.1
 AHEAD_SECONDS = (
     0.01  # one fold in so long may come ahead of its time, because a call did not end well,
 )
-AHEAD = 20  # and so many at once;
+AHEAD = 20  # and so many at once; who calls faster waits for so many calls that did not end well;
+AHEAD_CALLS = 8
 TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
@@ -95,10 +96,10 @@ class Operation:
         if self._news * TOGETHER <= self.evidence.in_flight:
             return False
         ahead = max(self._ahead, now - AHEAD_SECONDS * AHEAD) + AHEAD_SECONDS
-        if ahead > now:
-            return False
-        self._ahead = ahead
-        return True
+        if ahead <= now:
+            self._ahead = ahead
+            return True
+        return self._news >= AHEAD_CALLS
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""

@@ -42,7 +42,7 @@ LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
 class Baseline(NamedTuple):
     """What is usual, fixed until the next refit.
 
-    `tails` are the shares of calls expected beyond the four thresholds, `rough` the same in a rough but
+    `rate` is 0 until it has been seen for a block: what a burst does is no rate. `tails` are the shares of calls expected beyond the four thresholds, `rough` the same in a rough but
     ordinary stretch; `level` gives the level (0 to 5) of a latency's bucket, and `left` that of the wait of
     a caller who left; shares are of all calls.
     """
@@ -130,12 +130,13 @@ class Usual:
         """
         if ill:
             self._doubted.clear()
-        elif self._next == ENOUGH:
-            self._doubted.append(tick)
-        if suspicious:
             self._quarantine.clear()
             return
+        if self._next == ENOUGH:
+            self._doubted.append(tick)
         self._quarantine.append(tick)
+        if suspicious:
+            return
         while self._quarantine and self._quarantine[0].at <= tick.at - QUARANTINE_SECONDS:
             self._take(self._quarantine.popleft())
         if self._sketch.count >= self._next:
@@ -233,7 +234,7 @@ def _fit(seen: _Seen, timeout: float, restless: float, *, early: bool = False) -
         shares = [min(share, prior) for share, prior in zip(shares, _PRIORS, strict=True)]
     return Baseline(
         n,
-        seen.started / max(seen.seconds, 0.1),
+        seen.started / seen.seconds if seen.seconds >= BLOCK_SECONDS else 0.0,
         quantiles[0],
         sketch.quantile(0.99),
         edges,

@@ -294,10 +294,8 @@ class Judge:
             self._ill = [count >> 1 for count in self._ill]
         if gain > 0 or any(calls):  # where nothing ended nothing is well
             self._reverse = max(0.0, self._reverse - gain)
-        if self._reverse:
-            self._good = [a + b for a, b in zip(self._good, calls, strict=True)]
-        else:
-            self._good = [0] * COLUMNS
+        self._good = [0 if gain > 0 else a + b for a, b in zip(self._good, calls, strict=True)]
+        if not self._reverse:
             self._supported = now
         if self._reverse >= RECOVERED_NATS and self._outweighed():
             _, nats = self._best([a + b for a, b in zip(self._good, self._waiting, strict=True)])
@@ -315,7 +313,7 @@ class Judge:
         The first name may have said too much: five of the first twenty failed, and few ever since.
         """
         best, _ = self._best(self._ill)
-        mode = self._table[best if self._milder(best) else self._current]
+        mode = self._table[best if self._less(best) else self._current]
         if not mode.certain:
             return True  # that is not named so soon
         nats = -sum(count * mode.nats[index] for index, count in enumerate(self._good) if count)
@@ -331,7 +329,8 @@ class Judge:
             self.finding = self.finding._replace(supported_at=self._supported)
             return
         best, nats = self._best(everything)
-        if nats > CLEAR_NATS and not self._milder(best) and self._clearer(best, everything):
+        ending = self._reverse > 0 and self._less(best)  # then it is not getting milder
+        if nats > CLEAR_NATS and not ending and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
         mode = self._table[self._current]
         state = self._state(mode, rows, calls)
@@ -339,11 +338,10 @@ class Judge:
         what = (state, mode.kind, mode.extent, self._onset, self._supported)
         self.finding = Finding(*what, rows, self._waiting, self._sticky)
 
-    def _milder(self, best: int) -> bool:
-        """Whether `best` is less of the same, while calls go well: then it is ending, not getting milder."""
+    def _less(self, best: int) -> bool:
+        """Whether `best` is less of the same."""
         one, other = self._table[best], self._table[self._current]
-        less = one.kind == other.kind != "shift" and one.extent < other.extent
-        return less and self._reverse > 0
+        return one.kind == other.kind != "shift" and one.extent < other.extent
 
     def _clearer(self, best: int, calls: list[int]) -> bool:
         one, other = self._table[best], self._table[self._current]

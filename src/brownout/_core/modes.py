@@ -22,7 +22,6 @@ MOST_NATS = 5.0  # what one call may weigh: no single call decides
 ERROR, OVERLOAD, REFUSED, WAITING = 6, 7, 8, 8
 COLUMNS = 14
 CERTAIN = ("errors", "overload", "refused")  # the kinds of which each call is certain
-LEAST_KNOWN = 10  # so many bad calls would have to be known of if a share of them had been usual
 _SILENT = 9  # in a distribution, where what never answers is one thing
 
 
@@ -113,9 +112,6 @@ def modes(base: Baseline) -> tuple[list[Mode], list[tuple[float, ...]]]:
     for kind, shares, where, state in _SHARES:
         for share in shares:
             add(kind, share, state, _mixed(plain, share, where), plain)
-            if 0 < base.n * share < LEAST_KNOWN:
-                never = tuple(min(0.0, nats) for nats in table[-1].nats)
-                table[-1] = table[-1]._replace(nats=never)
     if not base.cold:
         for theta in (0.65, 0.4, 0.2, 0.07):
             add("shift", theta, State.DEGRADED, _shifted(rough, theta), rough)

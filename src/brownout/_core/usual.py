@@ -42,9 +42,10 @@ LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
 class Baseline(NamedTuple):
     """What is usual, fixed until the next refit.
 
-    `rate` is 0 until it has been seen for a block: what a burst does is no rate. `tails` are the shares of calls expected beyond the four thresholds, `rough` the same in a rough but
-    ordinary stretch; `level` gives the level (0 to 5) of a latency's bucket, and `left` that of the wait of
-    a caller who left; shares are of all calls.
+    `rate` is 0 until it has been seen for five seconds: a burst is no rate. `tails` are the shares of calls
+    expected beyond the four thresholds, `rough` the same in a rough but ordinary stretch; `level` gives the
+    level (0 to 5) of a latency's bucket, and `left` that of the wait of a caller who left; shares are of
+    all calls.
     """
 
     n: int

@@ -34,6 +34,8 @@ from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brownout._core.evidence import Tick
 
 FALSE_ALARM_SECONDS = 86_400.0
@@ -41,7 +43,7 @@ START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wo
 MOMENT_SECONDS = (
     0.2  # as long a stall may be: the calls in flight together are counted over such a time
 )
-RECOVERED_NATS = 7.0
+RECOVERED_NATS = 9.0
 PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
 RECENT_SECONDS = 2.0
@@ -126,7 +128,7 @@ class Judge:
         self._current = -1
         self._onset = now
         self._reverse = 0.0
-        self._good = [0] * COLUMNS
+        self._good = [0.0] * COLUMNS
         self._ill = [0] * COLUMNS  # all calls since the onset
         self._supported = now
         self._sticky = False
@@ -168,6 +170,7 @@ class Judge:
         self._started += tick.started
         self._seconds += tick.seconds
         self.seen += sum(calls)
+        fresh = [c + w - s for c, w, s in zip(calls, waiting, self._scored, strict=True)]
         gains, part = self._gains(calls, tick)
         # What there was no room for is scored at the next tick, if it waits even then; what waits no
         # longer is paid back at once, lest its debt speaks for a target that nobody calls.
@@ -183,7 +186,7 @@ class Judge:
         if self.finding is None:
             self._alarm(threshold, tick.at)
         else:
-            self._follow(gains[self._current], calls, tick.at)
+            self._follow(gains[self._current], calls, fresh, tick.at)
         return self.finding
 
     def _count(self, tick: Tick) -> tuple[list[int], list[int]]:
@@ -261,7 +264,7 @@ class Judge:
             least -= sum(row.calls)  # who waits long for each call makes few
         return tuple(reversed(rows))
 
-    def _best(self, calls: list[int]) -> tuple[int, float]:
+    def _best(self, calls: Sequence[float]) -> tuple[int, float]:
         """The mode that explains the calls best, and by how many nats better than the usual does."""
         columns = [(index, count) for index, count in enumerate(calls) if count]
         fits = [sum(count * mode.log_p[index] for index, count in columns) for mode in self._table]
@@ -282,29 +285,29 @@ class Judge:
         self._onset = self._zero[winner]
         self._current = winner
         self._supported = now
-        self._good = [0] * COLUMNS
+        self._good = [0.0] * COLUMNS
         self._reverse = 0.0
         rows = [row.calls for row in self._rows if row.tick.at > self._onset]
         self._ill = [sum(column) for column in zip(*rows, strict=True)] or [0] * COLUMNS
         self._name(now)
 
-    def _follow(self, gain: float, calls: list[int], now: float) -> None:
+    def _follow(self, gain: float, calls: list[int], fresh: list[float], now: float) -> None:
         self._ill = [a + b for a, b in zip(self._ill, calls, strict=True)]
         if sum(self._ill) > REMEMBERED_CALLS:
             self._ill = [count >> 1 for count in self._ill]
         if gain > 0 or any(calls):  # where nothing ended nothing is well
             self._reverse = max(0.0, self._reverse - gain)
-        self._good = [0 if gain > 0 else a + b for a, b in zip(self._good, calls, strict=True)]
+        self._good = [0.0 if gain > 0 else a + b for a, b in zip(self._good, fresh, strict=True)]
         if not self._reverse:
             self._supported = now
         if self._reverse >= RECOVERED_NATS and self._outweighed():
-            _, nats = self._best([a + b for a, b in zip(self._good, self._waiting, strict=True)])
+            _, nats = self._best(self._good)
             if nats <= CLEAR_NATS:
                 self._well_since = self._supported
                 self._reset(now)
                 self._probation = now + PROBATION_SECONDS
                 return
-            self._reverse, self._good = 0.0, [0] * COLUMNS
+            self._reverse, self._good = 0.0, [0.0] * COLUMNS
         self._name(now)
 
     def _outweighed(self) -> bool:
@@ -314,7 +317,7 @@ class Judge:
         """
         best, _ = self._best(self._ill)
         mode = self._table[best if self._less(best) else self._current]
-        if not mode.certain:
+        if mode.kind in {"shift", "tail"}:
             return True  # that is not named so soon
         nats = -sum(count * mode.nats[index] for index, count in enumerate(self._good) if count)
         return nats >= RECOVERED_NATS

@@ -34,7 +34,7 @@ _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
 _TAILS = (0.5, 0.1, 0.01, 0.001)
 _BAD = (OutcomeClass.FAILURE, OutcomeClass.OVERLOAD, OutcomeClass.CONNECT, OutcomeClass.UNKNOWN)
-_PRIORS = (0.05, 0.01, 0.005, 0.02)  # of these, before any is learned
+_PRIORS = (0.04, 0.01, 0.005, 0.02)  # of these, before any is learned
 _LEAST = (2e-3, 1e-3, 5e-4, 1e-3)  # and what is never called unusual
 LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
 

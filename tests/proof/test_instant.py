@@ -120,6 +120,23 @@ def test_a_few_errors_from_the_start_are_the_usual(clock: FakeClock, share: floa
         assert told.states <= {None, State.HEALTHY}
 
 
+def test_a_time_out_that_is_told_at_once_is_silence(clock: FakeClock) -> None:
+    """Sooner than any timer: no caller was impatient."""
+    guard = Guard("t", timeout=0.5)
+    run(guard, TimeoutError("x"), 0.0, 200, 1, lambda step: clock.advance(1000 * step), 1)
+    told = run(guard, TimeoutError("x"), 1.0, 0, 1, lambda step: clock.advance(100 * step), 60)
+    assert State.UNRESPONSIVE in told.states
+    assert 60 - told.refused <= 10
+
+
+def test_errors_of_before_do_not_delay_the_name(clock: FakeClock) -> None:
+    """They have used up the folds that may come ahead of their time."""
+    for seed in range(5):
+        guard = Guard(f"t{seed}", timeout=0.5)
+        run(guard, RuntimeError("x"), 0.03, 0, seed, clock.advance, 2000)
+        assert run(guard, RuntimeError("x"), 1.0, 0, seed, clock.advance, 60).named <= 24
+
+
 def test_in_real_time_half_of_the_calls_stay_answered() -> None:
     """As above, with the machine's own pauses."""
     for seed in range(5):

@@ -51,14 +51,11 @@ RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
-TOTAL_NATS = (
-    6.0  # by so much must "hardly any is answered" explain the calls better than "half are"
-)
-NONE, ONE = (
-    log(0.98 / 0.5),
-    log(0.02 / 0.5),
-)  # what a call without an answer, and an answer, add to it
-BLINK = bucket(0.001)
+# What a call without an answer, and an answer, say for "2 % are answered" against "half are"; and by so
+# much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
+NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
+TOTAL_NATS = 6.0
+BLINK = bucket(0.001)  # no caller is so impatient
 STALL = 0.45  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
 SURGE = 1.25  # load explains slowness only if it is above the usual by so much

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Tick
 
 FOLD_SECONDS = 0.1
-AHEAD_SECONDS = (
-    0.01  # one fold in so long may come ahead of its time, because a call did not end well,
-)
-AHEAD = 20  # and so many at once; who calls faster waits for so many calls that did not end well;
+# A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
+# until it is named, for every so many of them: so a fold takes no great part of what such calls take.
+AHEAD = 20
+AHEAD_SECONDS = 0.01
 AHEAD_CALLS = 8
 TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
@@ -99,7 +99,7 @@ class Operation:
         if ahead <= now:
             self._ahead = ahead
             return True
-        return self._news >= AHEAD_CALLS
+        return self._news >= AHEAD_CALLS and self.judge.finding is None
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""

@@ -29,7 +29,7 @@ FOLD_SECONDS = 0.1
 # until it is named, for every so many of them: so a fold takes no great part of what such calls take.
 AHEAD = 20
 AHEAD_SECONDS = 0.01
-AHEAD_CALLS = 8
+AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"

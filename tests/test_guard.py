@@ -472,7 +472,7 @@ def crashed(clock: FakeClock, **how: Any) -> Guard:
     """A guard that has seen its target well, then crash, and whose breaker is open."""
     guard = Guard("t", timeout=0.2, **how)
     traffic(clock, guard, 15.0, well(clock))
-    traffic(clock, guard, 2.0, refuses)
+    traffic(clock, guard, 1.6, refuses)
     assert guard.state is State.CRASHED
     assert phase(guard) is OPEN
     return guard

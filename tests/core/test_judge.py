@@ -12,7 +12,7 @@ import pytest
 
 from brownout import Attempt, OutcomeClass, State
 from brownout._core.because import Claim, Verdict, seconds, share
-from brownout._core.judge import modes
+from brownout._core.modes import modes
 from brownout._core.target import Operation
 from brownout._core.usual import cold
 

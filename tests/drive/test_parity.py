@@ -42,8 +42,10 @@ class Recorder:
         self.trace: Trace = []
         settle, succeed, admit = Core.settle, Core.succeed, Core.admit
 
-        def settled(core: Core, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
-            counted = settle(core, attempt, class_, now)
+        def settled(
+            core: Core, operation: Operation, attempt: Attempt, class_: OutcomeClass, now: float
+        ) -> bool:
+            counted = settle(core, operation, attempt, class_, now)
             self.trace.append(("settle", class_.name, counted))
             return counted
 

@@ -131,7 +131,7 @@ class OneTarget(RuleBasedStateMachine):
     def settle(self, flight: Flight | None, class_: OutcomeClass) -> None:
         if flight is not None:
             flies = flight in self.flying and flight.held is None
-            assert flight.core.settle(flight.attempt, class_, self.now) is flies
+            assert flight.core.settle(flight.operation, flight.attempt, class_, self.now) is flies
             if flies:
                 self.end(flight)
             self.over()
@@ -150,7 +150,7 @@ class OneTarget(RuleBasedStateMachine):
     def retried(self, flight: Flight | None, thread: int, class_: OutcomeClass) -> Flight | None:
         if flight is None or flight not in self.flying or flight.held is not None:
             return flight
-        flight.core.settle(flight.attempt, class_, self.now)
+        flight.core.settle(flight.operation, flight.attempt, class_, self.now)
         self.end(flight)
         self.over()
         shown = Shown.of(class_)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.judge import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING, Finding, Row
+from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
@@ -15,6 +15,7 @@ from brownout._core.value import Value
 
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
+    from brownout._core.judge import Finding, Row
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY
@@ -143,7 +144,7 @@ def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, 
         Number("unanswered", classes[OutcomeClass.UNKNOWN], base.silent * window.calls, "1"),
         Number("local", classes[OutcomeClass.LOCAL], None, "1"),
         Number("in_flight", evidence.in_flight, None, "1"),
-        Number("calls_per_second", window.started / span, base.rate if learned else None, "1/s"),
+        Number("calls_per_second", window.started / span, base.rate or None, "1/s"),
         Number("p50_seconds", sketch.quantile(0.5), base.p50 if learned else None, "s"),
         Number("p99_seconds", sketch.quantile(0.99), base.p99 if learned else None, "s"),
         Number("silent_after_seconds", base.silent_after, None, "s"),
@@ -237,7 +238,7 @@ def _rest(recent: _Recent) -> str:
 
 
 def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
-    if base.cold or (finding.state is State.UNRESPONSIVE and not finding.load):
+    if not base.rate or (finding.state is State.UNRESPONSIVE and not finding.load):
         return ""
     rate = f"{recent.rate:.0f} calls/s, usual {base.rate:.0f}"
     return (
@@ -282,7 +283,7 @@ def _refused(finding: Finding, recent: _Recent, _base: Baseline) -> str:
 
 def _overload(_: Finding, recent: _Recent, base: Baseline) -> str:
     bad = recent.counts[OVERLOAD]
-    usual = f", usual {base.rate:.0f}" if not base.cold else ""
+    usual = f", usual {base.rate:.0f}" if base.rate else ""
     return (
         f"{share(bad, recent.calls)} of calls are turned away as too many ({bad} of {recent.calls}"
         f" {_span(recent)}; {recent.rate:.0f} calls/s{usual}){_rest(recent)}"

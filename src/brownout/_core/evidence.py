@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import HALF, Sketch, bucket, lanes, middle, unpack, zeros
+from brownout._core.sketch import HALF, Sketch, bucket, lanes, least, unpack, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,8 +158,11 @@ class Tick(NamedTuple):
     @property
     def together(self) -> float:
         """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
-        busy = sum(middle(index) * count for index, count in (*self.answered, *self.censored))
-        return max(len(self.ages) + self.queued, busy / max(self.seconds, 1e-3))
+        ended = (*self.answered, *self.censored)
+        busy = sum(min(least(index), self.seconds) * count for index, count in ended)
+        now = len(self.ages) + self.queued
+        calls = sum(self.classes) - self.classes[OutcomeClass.LOCAL]
+        return max(now, min(busy / max(self.seconds, 1e-3), now + calls))
 
 
 class Cell:

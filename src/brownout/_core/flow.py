@@ -89,7 +89,7 @@ class Call:
             self.certainty = (
                 shown.certainty
             )  # once unknown, a later refusal does not make it certain
-        self.core.settle(attempt, shown.class_, now)
+        self.core.settle(self.options.operation, attempt, shown.class_, now)
         return shown
 
     def _shown(self, attempt: Attempt, error: BaseException | None, now: float) -> Shown:

@@ -137,27 +137,33 @@ class Core:
         if self.limit is not None:
             self.limit.free.append(None)
         if now >= operation.due:
-            self._after(attempt, _SUCCESS, now)
+            self._after(operation, attempt, _SUCCESS, now)
         return True
 
-    def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
+    def settle(
+        self, operation: Operation, attempt: Attempt, class_: OutcomeClass, now: float
+    ) -> bool:
         """Count what an attempt showed, once; False if it had been settled before."""
         if not attempt.shard.settle(attempt, class_, now):
             return False
         if self.limit is not None:
             self.limit.give()
-        self._after(attempt, class_, now)
+        self._after(operation, attempt, class_, now)
         return True
 
-    def _after(self, attempt: Attempt, class_: OutcomeClass, now: float) -> None:
+    def _after(
+        self, operation: Operation, attempt: Attempt, class_: OutcomeClass, now: float
+    ) -> None:
         if attempt.probe is not None:
             gate, lease = attempt.probe
             gate.settle(lease, class_, now)
-        self.glance(now)
+        self.hear(operation, class_, now)
 
-    def glance(self, now: float) -> None:
-        """Fold, if a fold is due."""
-        if now >= self.target.next_fold:
+    def hear(self, operation: Operation, class_: OutcomeClass, now: float) -> None:
+        """Fold if it is time, and ahead of time if an attempt did not end well."""
+        if class_ is not _SUCCESS and class_ is not OutcomeClass.LOCAL:
+            self.target.tick(now, operation)
+        elif now >= self.target.next_fold:
             self.target.tick(now)
 
     def may_retry(

@@ -17,52 +17,61 @@ from collections import deque
 from math import inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
+from brownout._core.modes import (
+    COLUMNS,
+    DEFINITE,
+    ERROR,
+    OVERLOAD,
+    REFUSED,
+    WAITING,
+    Mode,
+    modes,
+)
+from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
+from brownout._core.sketch import bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from brownout._core.evidence import Tick
 
 FALSE_ALARM_SECONDS = 86_400.0
-MOST_NATS = 5.0  # what one call may weigh: no single call decides
-ONE_TICK = 0.45  # of the threshold: three ticks must speak
-RECOVERED_NATS = 7.0
+START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
+MOMENT_SECONDS = (
+    0.2  # as long a stall may be: the calls in flight together are counted over such a time
+)
+RECOVERED_NATS = 9.0
 PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
+REMEMBERED_CALLS = 400  # of those since the onset; then they count half
 RECENT_SECONDS = 2.0
 RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
-SILENT_CALLS = 3  # so many must have been silent for long enough before a target is UNRESPONSIVE
+# What a call without an answer, and an answer, say for "2 % are answered" against "half are"; and by so
+# much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
+NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
+TOTAL_NATS = 6.0
+BLINK = bucket(0.001)  # no caller is so impatient
+STALL = 0.45  # of the threshold: so much may what takes long weigh in
+STALL_SECONDS = 0.1
 SURGE = 1.25  # load explains slowness only if it is above the usual by so much
 
-# What a call can show, by column: answered at level 0 to 4, late; failed, overloaded, refused; and "has
-# waited beyond level 1 to 5": the callers who left, and the attempts in flight.
-ERROR, OVERLOAD, REFUSED, WAITING = 6, 7, 8, 8
-COLUMNS = 14
-_SILENT = 9  # in a distribution, where what never answers is one thing
-
-
-class Mode(NamedTuple):
-    """One way to be ill.
-
-    Its kind, its extent (a share, or a hazard ratio for "shift"), its state, the log probability of
-    each column under it, and what a call in each column adds to its score.
-    """
-
-    kind: str
-    extent: float
-    state: State
-    log_p: tuple[float, ...]
-    nats: tuple[float, ...]
+_SLOW = (1, 2, 3, 4, LATE)  # columns of answers that came late
+_TOTAL = (State.UNRESPONSIVE, State.CRASHED)  # on which a breaker opens
+_NO_ANSWER = (REFUSED, WAITING + LATE - 1, WAITING + LATE)
+_SURE = tuple(index for index in range(COLUMNS) if index not in _SLOW)
 
 
 class Row(NamedTuple):
-    """One tick as the judge keeps it: the tick, and its calls by column."""
+    """One tick as the judge keeps it: the tick, its calls by column, how many were in flight together."""
 
     tick: Tick
     calls: list[int]
+    together: float
 
 
 class Finding(NamedTuple):
@@ -82,85 +91,6 @@ class Finding(NamedTuple):
     load: bool
 
 
-def _usual(base: Baseline, tails: tuple[float, ...]) -> list[float]:
-    late = tails[3] * 3**-1.5
-    edges = (1.0, *tails, late)
-    rest = base.errors + base.overload + base.refused + base.silent
-    levels = [(edges[i] - edges[i + 1]) * (1 - rest) for i in range(5)]
-    return [*levels, late * (1 - rest), base.errors, base.overload, base.refused, base.silent]
-
-
-def _mixed(p: list[float], share: float, where: dict[int, float]) -> list[float]:
-    return [(1 - share) * x + share * where.get(i, 0.0) for i, x in enumerate(p)]
-
-
-def _shifted(p: list[float], theta: float) -> list[float]:
-    """Every call's completion hazard is `theta` times the usual."""
-    answers = sum(p[:6])
-    beyond = [sum(p[i:6]) / answers for i in range(6)]
-    curve = [*(share**theta for share in beyond), 0.0]
-    return [(curve[i] - curve[i + 1]) * answers for i in range(6)] + p[6:]
-
-
-def _beyond(p: list[float], level: int, share: float) -> list[float]:
-    """`share` of the answers lie at `level` or above."""
-    answers, high = sum(p[:6]), sum(p[level:6])
-    share = (
-        max(share, min(0.985, 1.3 * high / answers)) if share * answers <= 1.15 * high else share
-    )
-    up, down = share * answers / high, (1 - share) * answers / (answers - high)
-    return [x * (up if i >= level else down) for i, x in enumerate(p[:6])] + p[6:]
-
-
-def _columns(p: list[float]) -> tuple[float, ...]:
-    whole = sum(p)
-    never = p[_SILENT]
-    waiting = (sum(p[level:6]) + never for level in range(1, 6))
-    return tuple(log(max(x, 1e-12) / whole) for x in (*p[:9], *waiting))
-
-
-_SHARES = (
-    # kind, share of calls, what they show, state
-    ("silent", (0.04, 0.15, 0.4), {_SILENT: 1.0}, State.DEGRADED),
-    ("silent", (0.7, 0.97), {_SILENT: 1.0}, State.UNRESPONSIVE),
-    ("errors", (0.03, 0.1, 0.3, 0.7, 0.97), {ERROR: 1.0}, State.DEGRADED),
-    ("overload", (0.03, 0.1, 0.3, 0.6, 0.9), {OVERLOAD: 1.0}, State.OVERLOADED),
-    ("refused", (0.04, 0.15, 0.4), {REFUSED: 1.0}, State.DEGRADED),
-    ("refused", (0.7, 0.97), {REFUSED: 1.0}, State.CRASHED),
-)
-_BEYOND = ((1, 0.92), (2, 0.5), (2, 0.85), (3, 0.3), (3, 0.7), (3, 0.95))
-_TAIL_SHARES = (0.05, 0.15, 0.4, 0.7)
-_TAIL = {3: 0.1, 4: 0.4, LATE: 0.4, _SILENT: 0.1}
-_SLOW = {3: 0.05, 4: 0.35, LATE: 0.55, _SILENT: 0.05}
-
-
-def modes(base: Baseline) -> tuple[list[Mode], list[tuple[float, ...]]]:
-    """The table of modes against a baseline, and the log probabilities of the usual: plain, and rough."""
-    plain, rough = _usual(base, base.tails), _usual(base, base.rough)
-    table: list[Mode] = []
-
-    def add(kind: str, extent: float, state: State, p: list[float], against: list[float]) -> None:
-        log_p, null = _columns(p), _columns(against)
-        nats = tuple(
-            max(-MOST_NATS, min(MOST_NATS, a - b)) for a, b in zip(log_p, null, strict=True)
-        )
-        table.append(Mode(kind, extent, state, log_p, nats))
-
-    for kind, shares, where, state in _SHARES:
-        for share in shares:
-            add(kind, share, state, _mixed(plain, share, where), plain)
-    if not base.cold:
-        for theta in (0.65, 0.4, 0.2, 0.07):
-            add("shift", theta, State.DEGRADED, _shifted(rough, theta), rough)
-        for level, share in _BEYOND:
-            add("shift", share, State.DEGRADED, _beyond(rough, level, share), rough)
-        add("shift", 0.97, State.DEGRADED, _mixed(rough, 0.97, _SLOW), rough)
-        for share in _TAIL_SHARES:
-            if share >= 3 * base.rough[3]:  # else a rough but ordinary stretch would show it
-                add("tail", share, State.DEGRADED, _mixed(plain, share, _TAIL), plain)
-    return table, [_columns(plain), _columns(rough)]
-
-
 class Judge:
     """The sequential test of one operation.
 
@@ -168,19 +98,23 @@ class Judge:
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_nulls", "_onset", "_probation", "_reverse", "_rows", "_scored",
-        "_scores", "_sticky", "_supported", "_table", "_told", "_waiting", "_well_since", "_zero",
-        "finding", "seen",
+        "_base", "_current", "_good", "_ill", "_nulls", "_onset", "_probation", "_reverse", "_rows",
+        "_scored", "_scores", "_seconds", "_slow", "_started", "_sticky", "_supported", "_sure", "_table",
+        "_time", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
     )  # fmt: skip
 
     def __init__(self, base: Baseline, now: float) -> None:
         self._base: Baseline = base
         self._table, self._nulls = modes(base)
-        self._rows: deque[Row] = deque(maxlen=64)
+        self._rows: deque[Row] = deque(maxlen=512)
         self._waiting = [0] * COLUMNS
         self._scored = [0.0] * COLUMNS
         self._probation = -inf
         self._well_since = -inf
+        self._sure, self._slow = Room(), Room()
+        self._time = 1.0
+        self._started = 0
+        self._seconds = 0.0
         self.seen = 0
         self._reset(now)
 
@@ -191,7 +125,8 @@ class Judge:
         self._current = -1
         self._onset = now
         self._reverse = 0.0
-        self._good = [0] * COLUMNS
+        self._good = [0.0] * COLUMNS
+        self._ill = [0] * COLUMNS  # all calls since the onset
         self._supported = now
         self._sticky = False
         self._told = 0
@@ -206,25 +141,35 @@ class Judge:
         return self._recent(self._rows[-1].tick.at, self._well_since) if self._rows else ()
 
     def rebase(self, base: Baseline, now: float) -> None:
-        """Judge against a new baseline. Scores start anew; while something is wrong, nothing changes."""
+        """Judge against a new baseline. While something is wrong, nothing changes.
+
+        Scores of latency start anew: what they counted by was the old usual.
+        """
         if self.finding is None and base is not self._base:
             self._base = base
             self._table, self._nulls = modes(base)
+            scores, zero = self._scores[:DEFINITE], self._zero[:DEFINITE]
             self._reset(now)
+            self._scores[:DEFINITE], self._zero[:DEFINITE] = scores, zero
 
     def lapse(self, now: float) -> None:
         """Nobody has called for so long that nothing is known any more."""
         self._reset(now)
 
-    def step(self, tick: Tick) -> Finding | None:
-        """Take in a tick; the finding, or None while nothing is wrong."""
+    def step(self, tick: Tick, together: float) -> Finding | None:
+        """Take in a tick; the finding, or None while nothing is wrong.
+
+        `together` is how many calls were in flight at one moment of it.
+        """
         calls, waiting = self._count(tick)
-        moved = [c + w - old for c, w, old in zip(calls, waiting, self._scored, strict=True)]
         self._waiting = waiting
-        self._rows.append(Row(tick, calls))
+        self._rows.append(Row(tick, calls, together))
+        self._started += tick.started
+        self._seconds += tick.seconds
         self.seen += sum(calls)
-        gains, part = self._gains(moved)
-        # What went beyond one tick's most is scored at the next, if it waits even then; what waits no
+        fresh = [c + w - s for c, w, s in zip(calls, waiting, self._scored, strict=True)]
+        gains, part = self._gains(calls, tick)
+        # What there was no room for is scored at the next tick, if it waits even then; what waits no
         # longer is paid back at once, lest its debt speaks for a target that nobody calls.
         self._scored = [
             s + part * (w - s) if w > s else w for s, w in zip(self._scored, waiting, strict=True)
@@ -238,19 +183,23 @@ class Judge:
         if self.finding is None:
             self._alarm(threshold, tick.at)
         else:
-            self._follow(gains[self._current], calls, tick.at)
+            self._follow(gains[self._current], calls, fresh, tick.at)
         return self.finding
 
     def _count(self, tick: Tick) -> tuple[list[int], list[int]]:
-        level, cold = self._base.level, self._base.cold
+        level, left, cold = self._base.level, self._base.left, self._base.cold
         calls = [0] * COLUMNS
         for index, count in tick.answered:
             calls[level[index]] += count
         for index, count in tick.censored:
-            if level[index]:
-                calls[WAITING + level[index]] += count
+            if left[index]:
+                calls[WAITING + left[index]] += count
+        unknown = tick.classes[OutcomeClass.UNKNOWN]
         if cold:  # without a usual, what timed out was silent as long as anybody was ready to wait
-            calls[WAITING + LATE] = max(calls[WAITING + LATE], tick.classes[OutcomeClass.UNKNOWN])
+            calls[WAITING + LATE] = max(calls[WAITING + LATE], unknown)
+        else:  # no timer is so short: whoever says so at once is not impatient, but told so
+            waited = sum(count for index, count in tick.censored if index > BLINK)
+            calls[WAITING + LATE] += max(0, unknown - waited)
         calls[ERROR] = tick.classes[OutcomeClass.FAILURE]
         calls[OVERLOAD] = tick.classes[OutcomeClass.OVERLOAD]
         calls[REFUSED] = tick.classes[OutcomeClass.CONNECT]
@@ -260,35 +209,50 @@ class Judge:
                 waiting[WAITING + level[index]] += 1
         return calls, waiting
 
-    def _gains(self, moved: list[float]) -> tuple[list[float], float]:
-        """What the tick adds to each score, and which part of its calls that is."""
-        columns = [(index, count) for index, count in enumerate(moved) if count]
-        gains = [sum(count * mode.nats[index] for index, count in columns) for mode in self._table]
-        # However many calls one moment holds up, they weigh no more than one, and calls made one after
-        # the other are that many moments; but neither one tick may decide nor two.
+    def _gains(self, calls: list[int], tick: Tick) -> tuple[list[float], float]:
+        """What the tick adds to each score, and which part of what waits is in it."""
+        together = self._together(tick.at)
+        sure = [(index, calls[index]) for index in _SURE if calls[index]]
+        gains = [sum(count * mode.nats[index] for index, count in sure) for mode in self._table]
         threshold = self._threshold(self._supported)
-        most, top = max(threshold / 6, MOST_NATS), max(gains)
-        if top > most:
-            nats = self._table[gains.index(top)].nats
-            bad = sum(count for index, count in columns if nats[index] > 0)
-            moments = [row.tick.together for row in list(self._rows)[-2:]]
-            together = max(1.0, self._base.rate * self._base.p50, *moments)
-            most = max(most, min(most * bad / together, threshold * ONE_TICK))
-        part = most / top if top > most else 1.0
-        return [gain * part for gain in gains], part
+        passed = sum(count for _, count in sure) / together
+        part = self._sure.take(max(gains), passed, ENDING * threshold * tick.seconds)
+        gains = [gain * part if gain > 0 else gain for gain in gains]
+        # What merely takes long may be a stall. It is over when the next call goes well, so only what is
+        # bad counts as a moment; and however many they are, a tick's worth of time must not decide.
+        late = [count if index in _SLOW else 0 for index, count in enumerate(calls)]
+        news = [n + w - old for n, w, old in zip(late, self._waiting, self._scored, strict=True)]
+        slow = [(index, count) for index, count in enumerate(news) if count]
+        more = [sum(count * mode.nats[index] for index, count in slow) for mode in self._table]
+        index = max(range(len(more)), key=lambda index: gains[index] + more[index])
+        nats, well, top = self._table[index].nats, min(0.0, gains[index]), more[index]
+        bad = sum(count for column, count in slow if nats[column] > 0) / together
+        self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
+        most = self._time * STALL * threshold
+        part = self._slow.take(top, bad, LASTING * threshold * tick.seconds, most, well)
+        self._time -= max(0.0, part * top + well) / (STALL * threshold)
+        return [
+            gain + (extra * part if extra > 0 else extra)
+            for gain, extra in zip(gains, more, strict=True)
+        ], part
+
+    def _together(self, now: float) -> float:
+        together = 1.0
+        for row in reversed(self._rows):
+            if row.tick.at < now - MOMENT_SECONDS:
+                break
+            together = max(together, row.together)
+        return together
 
     def _threshold(self, now: float) -> float:
-        rate = self._base.rate or self._rate()
-        threshold = log(max(rate * FALSE_ALARM_SECONDS, 100.0))
+        threshold = log(max(self._rate() * FALSE_ALARM_SECONDS, 100.0))
         return threshold / 2 if now < self._probation else threshold
 
     def _rate(self) -> float:
-        seconds = sum(row.tick.seconds for row in self._rows)
-        return sum(row.tick.started for row in self._rows) / max(1.0, seconds)
+        return self._base.rate or self._started / max(1.0, self._seconds)
 
-    def _recent(self, now: float, onset: float, least: int = 0) -> tuple[Row, ...]:
-        rate = self._base.rate or self._rate()
-        oldest = now - max(RECENT_SECONDS, RECENT_CALLS / max(rate, 0.1))
+    def _recent(self, now: float, onset: float) -> tuple[Row, ...]:
+        oldest, least = now - RECENT_SECONDS, RECENT_CALLS
         rows: list[Row] = []
         for row in reversed(self._rows):
             if row.tick.at <= onset or (row.tick.at <= oldest and least <= 0):
@@ -297,7 +261,7 @@ class Judge:
             least -= sum(row.calls)  # who waits long for each call makes few
         return tuple(reversed(rows))
 
-    def _best(self, calls: list[int]) -> tuple[int, float]:
+    def _best(self, calls: Sequence[float]) -> tuple[int, float]:
         """The mode that explains the calls best, and by how many nats better than the usual does."""
         columns = [(index, count) for index, count in enumerate(calls) if count]
         fits = [sum(count * mode.log_p[index] for index, count in columns) for mode in self._table]
@@ -306,36 +270,57 @@ class Judge:
         return best, fits[best] - usual
 
     def _alarm(self, threshold: float, now: float) -> None:
-        winner = max(range(len(self._scores)), key=self._scores.__getitem__)
-        if self._scores[winner] < threshold:
+        # What fails for certain is no matter of a moment's stall: at the start less of it is enough.
+        start = min(threshold, max(log(START_CALLS * max(self.seen, 10)), 2 * MOMENT_NATS))
+        over = [
+            score - (start if mode.certain else threshold)
+            for score, mode in zip(self._scores, self._table, strict=True)
+        ]
+        winner = max(range(len(over)), key=over.__getitem__)
+        if over[winner] < 0:
             return
         self._onset = self._zero[winner]
         self._current = winner
         self._supported = now
-        self._good = [0] * COLUMNS
+        self._good = [0.0] * COLUMNS
         self._reverse = 0.0
+        rows = [row.calls for row in self._rows if row.tick.at > self._onset]
+        self._ill = [sum(column) for column in zip(*rows, strict=True)] or [0] * COLUMNS
         self._name(now)
 
-    def _follow(self, gain: float, calls: list[int], now: float) -> None:
+    def _follow(self, gain: float, calls: list[int], fresh: list[float], now: float) -> None:
+        self._ill = [a + b for a, b in zip(self._ill, calls, strict=True)]
+        if sum(self._ill) > REMEMBERED_CALLS:
+            self._ill = [count >> 1 for count in self._ill]
         if gain > 0 or any(calls):  # where nothing ended nothing is well
             self._reverse = max(0.0, self._reverse - gain)
-        if self._reverse:
-            self._good = [a + b for a, b in zip(self._good, calls, strict=True)]
-        else:
-            self._good = [0] * COLUMNS
+        self._good = [0.0 if gain > 0 else a + b for a, b in zip(self._good, fresh, strict=True)]
+        if not self._reverse:
             self._supported = now
-        if self._reverse >= RECOVERED_NATS:
-            _, nats = self._best([a + b for a, b in zip(self._good, self._waiting, strict=True)])
+        if self._reverse >= RECOVERED_NATS and self._outweighed():
+            _, nats = self._best(self._good)
             if nats <= CLEAR_NATS:
                 self._well_since = self._supported
                 self._reset(now)
                 self._probation = now + PROBATION_SECONDS
                 return
-            self._reverse, self._good = 0.0, [0] * COLUMNS
+            self._reverse, self._good = 0.0, [0.0] * COLUMNS
         self._name(now)
 
+    def _outweighed(self) -> bool:
+        """Whether the calls that went well speak also against what is left of it by now.
+
+        The first name may have said too much: five of the first twenty failed, and few ever since.
+        """
+        best, _ = self._best(self._ill)
+        mode = self._table[best if self._less(best) else self._current]
+        if mode.kind in {"shift", "tail"}:
+            return True  # that is not named so soon
+        nats = -sum(count * mode.nats[index] for index, count in enumerate(self._good) if count)
+        return nats >= RECOVERED_NATS
+
     def _name(self, now: float) -> None:
-        rows = self._recent(now, self._onset, SILENT_CALLS) or tuple(self._rows)[-1:]
+        rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
         calls = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
         everything = [a + b for a, b in zip(calls, self._waiting, strict=True)]
         told = sum(everything)
@@ -344,7 +329,8 @@ class Judge:
             self.finding = self.finding._replace(supported_at=self._supported)
             return
         best, nats = self._best(everything)
-        if nats > CLEAR_NATS and not self._milder(best) and self._clearer(best, everything):
+        ending = self._reverse > 0 and self._less(best)  # then it is not getting milder
+        if nats > CLEAR_NATS and not ending and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
         mode = self._table[self._current]
         state = self._state(mode, rows, calls)
@@ -352,11 +338,10 @@ class Judge:
         what = (state, mode.kind, mode.extent, self._onset, self._supported)
         self.finding = Finding(*what, rows, self._waiting, self._sticky)
 
-    def _milder(self, best: int) -> bool:
-        """Whether `best` is less of the same, while calls go well: then it is ending, not getting milder."""
+    def _less(self, best: int) -> bool:
+        """Whether `best` is less of the same."""
         one, other = self._table[best], self._table[self._current]
-        less = one.kind == other.kind != "shift" and one.extent < other.extent
-        return less and self._reverse > 0
+        return one.kind == other.kind != "shift" and one.extent < other.extent
 
     def _clearer(self, best: int, calls: list[int]) -> bool:
         one, other = self._table[best], self._table[self._current]
@@ -368,14 +353,10 @@ class Judge:
         ended = sum(calls[:9])
         seconds = sum(row.tick.seconds for row in rows)
         state = mode.state
-        silent = calls[WAITING + LATE] + self._waiting[WAITING + LATE]
-        # Callers may leave before `silent_after`: then nobody is answered, for longer than it ever takes.
-        left = sum(calls[WAITING + LATE - 1 :]) if seconds >= self._base.quiet_after else 0
-        if not ended and max(silent, left) >= SILENT_CALLS:
+        if self._total(calls):
             state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
-        elif state is State.UNRESPONSIVE and silent < max(SILENT_CALLS, ended):
-            # Slow to answer, so far: most of those that are old enough to tell did answer.
-            state = State.DEGRADED
+        elif state in _TOTAL:
+            state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
         surge = self._surge(rows, seconds)
         if mode.kind == "overload" or (surge and ended > sum(self._waiting[WAITING + 1 :])):
             self._sticky = True
@@ -386,8 +367,16 @@ class Judge:
             return State.OVERLOADED
         return state
 
+    def _total(self, calls: list[int]) -> bool:
+        """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
+        none = sum(calls[index] for index in _NO_ANSWER) + self._waiting[WAITING + LATE]
+        answers = sum(calls[:REFUSED])
+        return none * NONE + answers * ONE >= TOTAL_NATS
+
     def _surge(self, rows: tuple[Row, ...], seconds: float) -> bool:
         """Whether more calls are made than usual, by a quarter and beyond chance (Poisson, 6 nats)."""
+        if all(row.together < 2 for row in rows):
+            return False  # one call at a time is no load
         made = sum(row.tick.started for row in rows)
         usual = self._base.rate * seconds
         if not usual or made <= SURGE * usual:

@@ -55,6 +55,11 @@ def middle(index: int, scale: int = SCALE) -> float:
     return exp2(LOWEST_OCTAVE + (index + 0.5) / 2**scale)
 
 
+def least(index: int) -> float:
+    """The least that a bucket holds, in seconds."""
+    return exp2(LOWEST_OCTAVE + index / PER_OCTAVE) if index else 0.0
+
+
 def lanes(counts: array[int]) -> int:
     """All counts as one number, each in 64 bits of it: so they add up without a loop, or an overflow."""
     pairs = int.from_bytes(counts.tobytes(), byteorder)

@@ -13,6 +13,7 @@ from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import Judge
+from brownout._core.moment import in_order
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
 
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from weakref import ReferenceType
 
+    from brownout._core.evidence import Tick
+
 FOLD_SECONDS = 0.1
+# A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
+# until it is named, for every so many of them: so a fold takes no great part of what such calls take.
+AHEAD = 20
+AHEAD_SECONDS = 0.01
+AHEAD_CALLS = 16
+TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
@@ -48,7 +57,7 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("due", "evidence", "gates", "judge", "known", "name", "usual")
+    __slots__ = ("_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "usual")
 
     def __init__(self, name: str, timeout: float, now: float) -> None:
         self.name = name
@@ -56,6 +65,8 @@ class Operation:
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
+        self._ahead = -inf
+        self._news = 0
         self.due = (
             -inf
         )  # from when on a call must look twice: a fold is due, or a gate is not closed
@@ -76,6 +87,20 @@ class Operation:
         gates = [reference() for reference in list(self.gates)]
         return all(gate is None or gate.phase is CLOSED for gate in gates)
 
+    def may_fold_ahead(self, now: float) -> bool:
+        """Another call did not end well: whether a fold may come ahead of its time.
+
+        Once for some of those that were in flight together, and not too often.
+        """
+        self._news += 1
+        if self._news * TOGETHER <= self.evidence.in_flight:
+            return False
+        ahead = max(self._ahead, now - AHEAD_SECONDS * AHEAD) + AHEAD_SECONDS
+        if ahead <= now:
+            self._ahead = ahead
+            return True
+        return self._news >= AHEAD_CALLS and self.judge.finding is None
+
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
         finding, base = self.judge.finding, self.usual.baseline
@@ -91,21 +116,27 @@ class Operation:
 
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
+        self._news = 0
         tick = self.evidence.fold(now)
-        self.judge.step(tick)
-        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
-            self.judge.lapse(now)  # nobody has called for a whole window: no evidence
-        # Half as many keep what was known: a target called at just that rate would flicker.
-        enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
-        # Nor is anything called HEALTHY for the first time while it looks ill.
-        self.known = enough and (self.known or not self.judge.suspicious)
-        self.usual.learn(tick, suspicious=self.judge.suspicious)
-        self.judge.rebase(self.usual.baseline, now)
+        for part in in_order(tick):
+            self.judge.step(part, tick.together)
+            self._learn(part)
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
+
+    def _learn(self, tick: Tick) -> None:
+        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
+            self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
+        # Half as many keep what was known: a target called at just that rate would flicker.
+        enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
+        # Nor is anything called HEALTHY for the first time while it looks ill.
+        self.known = enough and (self.known or not self.judge.suspicious)
+        ill = self.judge.finding is not None
+        self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
+        self.judge.rebase(self.usual.baseline, tick.at)
 
 
 class Target:
@@ -154,15 +185,18 @@ class Target:
         """First attempts ever admitted, over all operations."""
         return sum(operation.evidence.calls for operation in list(self.operations.values()))
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, news: Operation | None = None) -> None:
         """Fold if the last fold is long enough ago and nobody else is folding.
 
+        A call that did not end well is `news` of its operation, which is then folded ahead of its time.
         Never waits, and never raises: a fault of the judge is kept in `problem`, and calls go on.
         """
         if self._mutex.acquire(blocking=False):
             try:
                 if now >= self.next_fold:
                     self._fold(now)
+                elif news is not None and news.may_fold_ahead(now):
+                    self._judge(news, now)
             except Exception as problem:
                 self.problem = problem
             finally:
@@ -176,10 +210,13 @@ class Target:
     def _fold(self, now: float) -> None:
         self.next_fold = now + FOLD_SECONDS
         for operation in list(self.operations.values()):
-            operation.fold(now)
-            operation.due = self.next_fold if operation.calm else -inf
-            if len(operation.evidence.shards) > THREADS:
-                operation.evidence.retire(self._alive)
+            self._judge(operation, now)
+
+    def _judge(self, operation: Operation, now: float) -> None:
+        operation.fold(now)
+        operation.due = self.next_fold if operation.calm else -inf
+        if len(operation.evidence.shards) > THREADS:
+            operation.evidence.retire(self._alive)
 
     def state(self, now: float) -> State | None:
         """The state alone, which costs less than a verdict."""

@@ -13,31 +13,39 @@ from collections import deque
 from math import exp, inf, log, sqrt
 from typing import NamedTuple
 
-from brownout._core.evidence import CLASSES, Tick
+from brownout._core.evidence import CLASSES, Cell, Tick
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, Sketch, middle
+from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 
 QUARANTINE_SECONDS = 5.0
 ENOUGH = 80  # answered calls before a baseline is believed
 REMEMBERED = 20_000  # then old counts are halved
 DEAD_BAND_SHARE = 0.5
 DEAD_BAND_SECONDS = 0.005
+LEFT_BAND_SHARE = 0.2  # for callers who left: to get no answer is material at any speed
+LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out: silence is a second,
-SILENT_TIMES = 10  # or ten times as long as the slowest answer, once so many came:
-GLIMPSED = 20
+SILENT_TIMES = 10  # or ten times as long as the slowest answer
 SILENT_LEAST_SECONDS = 0.25
+EARLY = 20  # answered calls after which a first baseline is made, from all that was seen so far
+EARLY_RESTLESS = 0.5  # a few moments say little of others: so much wider is what they call usual
 BLOCK_SECONDS = 5.0
 _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
 _TAILS = (0.5, 0.1, 0.01, 0.001)
+_BAD = (OutcomeClass.FAILURE, OutcomeClass.OVERLOAD, OutcomeClass.CONNECT, OutcomeClass.UNKNOWN)
+_PRIORS = (0.04, 0.01, 0.005, 0.02)  # of these, before any is learned
+_LEAST = (2e-3, 1e-3, 5e-4, 1e-3)  # and what is never called unusual
 LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
 
 
 class Baseline(NamedTuple):
     """What is usual, fixed until the next refit.
 
-    `tails` are the shares of calls expected beyond the four thresholds, `rough` the same in a rough but
-    ordinary stretch; `level` gives the level (0 to 5) of a latency's bucket; shares are of all calls.
+    `rate` is 0 until it has been seen for five seconds: a burst is no rate. `tails` are the shares of calls
+    expected beyond the four thresholds, `rough` the same in a rough but ordinary stretch; `level` gives the
+    level (0 to 5) of a latency's bucket, and `left` that of the wait of a caller who left; shares are of
+    all calls.
     """
 
     n: int
@@ -49,6 +57,7 @@ class Baseline(NamedTuple):
     tails: tuple[float, ...]
     rough: tuple[float, ...]
     level: tuple[int, ...]
+    left: tuple[int, ...]
     errors: float
     overload: float
     refused: float
@@ -70,24 +79,20 @@ def _silence(slowest: float) -> float:
 
 
 def _levels(thresholds: tuple[float, ...], silent_after: float) -> tuple[int, ...]:
-    edges = (*thresholds, silent_after)
+    late = bucket(silent_after)
     return tuple(
-        LATE if middle(i) > silent_after else sum(middle(i) > edge for edge in edges[:4])
-        for i in range(BUCKETS)
+        LATE if i >= late else sum(middle(i) > edge for edge in thresholds) for i in range(BUCKETS)
     )
 
 
-def cold(timeout: float, slowest: float = inf) -> Baseline:
-    """The baseline before any is learned: priors, and the time-out in place of a usual latency.
-
-    `slowest` is the slowest answer, once a few came.
-    """
-    silent_after = min(timeout * 0.999, _silence(slowest))
+def cold(timeout: float) -> Baseline:
+    """The baseline before any is learned: priors, and the time-out in place of a usual latency."""
+    silent_after = min(timeout * 0.999, SILENT_COLD_SECONDS)
     thresholds = (inf, inf, inf, inf)
     tails = (0.5, 0.1, 0.01, 0.001)
     level = _levels(thresholds, silent_after)
     return Baseline(
-        0, 0.0, 0.0, 0.0, thresholds, silent_after, tails, tails, level, 0.05, 0.01, 0.005, 0.02
+        0, 0.0, 0.0, 0.0, thresholds, silent_after, tails, tails, level, level, *_PRIORS
     )
 
 
@@ -95,14 +100,18 @@ class Usual:
     """Learns the baseline of one operation from its healthy ticks."""
 
     __slots__ = (
-        "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_glimpsed", "_hazard",
-        "_next", "_quarantine", "_seconds", "_sketch", "_started", "baseline", "timeout",
+        "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_doubted", "_early",
+        "_early_next", "_early_seconds", "_hazard", "_next", "_quarantine", "_seconds", "_sketch", "_started",
+        "baseline", "timeout",
     )  # fmt: skip
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.baseline = cold(timeout)
-        self._glimpsed = False
+        self._early = Cell(0.0)  # all that was seen before enough was learned, not only what is old
+        self._early_seconds = 0.0
+        self._doubted: deque[Tick] = deque(maxlen=1024)
+        self._early_next = EARLY
         self._quarantine: deque[Tick] = deque(maxlen=1024)
         self._sketch = Sketch()
         self._classes = [0] * CLASSES
@@ -115,27 +124,43 @@ class Usual:
         self._block_hazard = 0.0
         self._hazard: list[float] = []
 
-    def learn(self, tick: Tick, *, suspicious: bool) -> None:
-        """Put a tick in quarantine, and take in those that have been there long enough."""
-        if suspicious:
+    def learn(self, tick: Tick, *, suspicious: bool, ill: bool) -> None:
+        """Put a tick in quarantine, and take in those that have been there long enough.
+
+        While `suspicious` nothing is learned; unless it turns out to be `ill`, that was part of the usual.
+        """
+        if ill:
+            self._doubted.clear()
             self._quarantine.clear()
             return
+        if self._next == ENOUGH:
+            self._doubted.append(tick)
         self._quarantine.append(tick)
-        if self.baseline.cold:
-            self._glimpse()
+        if suspicious:
+            return
         while self._quarantine and self._quarantine[0].at <= tick.at - QUARANTINE_SECONDS:
             self._take(self._quarantine.popleft())
         if self._sketch.count >= self._next:
             self._refit()
+        elif self._next == ENOUGH:
+            self._first()
 
-    def _glimpse(self) -> None:
-        """Before anything is learned: silence is many times the slowest answer so far."""
-        answers = [pair for tick in self._quarantine for pair in tick.answered]
-        if sum(count for _, count in answers) < GLIMPSED:
-            return
-        glimpsed = cold(self.timeout, middle(max(index for index, _ in answers)))
-        if glimpsed.silent_after > self.baseline.silent_after or not self._glimpsed:
-            self.baseline, self._glimpsed = glimpsed, True
+    def _first(self) -> None:
+        """A baseline before there is one that has stood the quarantine: wider, and never laxer than cold."""
+        early = self._early
+        for tick in self._doubted:
+            early.add(tick)
+            self._early_seconds += min(tick.seconds, BLOCK_SECONDS)
+        self._doubted.clear()
+        answered = sum(early.sketch.answered)
+        if answered >= self._early_next:
+            self._early_next = int(answered * 1.4)
+            sketch = (
+                Sketch()
+            )  # of what was answered: one long wait would leave nothing known of the rest
+            sketch.answered[:] = early.sketch.answered
+            seen = _Seen(sketch, early.classes, early.started, self._early_seconds)
+            self.baseline = _fit(seen, self.timeout, EARLY_RESTLESS, early=True)
 
     def _take(self, tick: Tick) -> None:
         for index, count in tick.answered:
@@ -179,33 +204,58 @@ class Usual:
         return sqrt((prior + n * max(0.0, spread - chance)) / (_RESTLESS_WEIGHT + n))
 
     def _refit(self) -> None:
-        sketch, classes = self._sketch, self._classes
-        n = sketch.count
-        self._next = int(n * 1.15) + 3
-        self._hazard = [-log(max(alive, 1e-4)) for alive in sketch.survival()]
-        all_calls = max(1, sum(classes) - classes[OutcomeClass.LOCAL])
-        raised = [sketch.quantile(1.0 - tail) * (1 + DEAD_BAND_SHARE) for tail in _TAILS]
-        thresholds = [seconds + DEAD_BAND_SECONDS for seconds in raised]
-        for index in (1, 2, 3):
-            thresholds[index] = max(thresholds[index], thresholds[index - 1] * 1.05)
-        edges = tuple(thresholds)
-        silent_after = max(3 * edges[3], min(self.timeout / 2, SILENT_COLD_SECONDS))
-        silent_after = min(silent_after, self.timeout * 0.999)
-        self.baseline = Baseline(
-            n=n,
-            rate=self._started / max(self._seconds, 0.1),
-            p50=sketch.quantile(0.5),
-            p99=sketch.quantile(0.99),
-            thresholds=edges,
-            silent_after=silent_after,
-            tails=_tails(n, 1.0),
-            rough=_tails(n, exp(-2.0 * self._restless())),
-            level=_levels(edges, silent_after),
-            errors=min(_share(classes[OutcomeClass.FAILURE], all_calls, 2e-3), 0.8),
-            overload=_share(classes[OutcomeClass.OVERLOAD], all_calls, 1e-3),
-            refused=_share(classes[OutcomeClass.CONNECT], all_calls, 5e-4),
-            silent=_share(classes[OutcomeClass.UNKNOWN], all_calls, 1e-3),
-        )
+        self._next = int(self._sketch.count * 1.15) + 3
+        self._hazard = [-log(max(alive, 1e-4)) for alive in self._sketch.survival()]
+        seen = _Seen(self._sketch, self._classes, self._started, self._seconds)
+        self.baseline = _fit(seen, self.timeout, self._restless())
+
+
+class _Seen(NamedTuple):
+    """What a baseline is made from."""
+
+    sketch: Sketch
+    classes: list[int]
+    started: int
+    seconds: float
+
+
+def _fit(seen: _Seen, timeout: float, restless: float, *, early: bool = False) -> Baseline:
+    sketch, classes = seen.sketch, seen.classes
+    n = sketch.count
+    all_calls = max(1, sum(classes) - classes[OutcomeClass.LOCAL])
+    quantiles = [sketch.quantile(1.0 - tail) for tail in _TAILS]
+    edges = _edges(quantiles, DEAD_BAND_SHARE, DEAD_BAND_SECONDS)
+    silent_after = max(3 * edges[3], min(timeout / 2, SILENT_COLD_SECONDS))
+    silent_after = min(silent_after, timeout * 0.999)
+    shares = [
+        _share(classes[class_], all_calls, least)
+        for class_, least in zip(_BAD, _LEAST, strict=True)
+    ]
+    if early:
+        shares = [min(share, prior) for share, prior in zip(shares, _PRIORS, strict=True)]
+    return Baseline(
+        n,
+        seen.started / seen.seconds if seen.seconds >= BLOCK_SECONDS else 0.0,
+        quantiles[0],
+        sketch.quantile(0.99),
+        edges,
+        silent_after,
+        _tails(n, 1.0),
+        _tails(n, exp(-2.0 * restless)),
+        _levels(edges, silent_after),
+        _levels(_edges(quantiles, LEFT_BAND_SHARE, LEFT_BAND_SECONDS), silent_after),
+        shares[0],
+        shares[1],
+        shares[2],
+        shares[3],
+    )
+
+
+def _edges(quantiles: list[float], share: float, band: float) -> tuple[float, ...]:
+    edges = [seconds * (1 + share) + band for seconds in quantiles]
+    for index in (1, 2, 3):
+        edges[index] = max(edges[index], edges[index - 1] * 1.05)
+    return tuple(edges)
 
 
 def _tails(n: int, theta: float) -> tuple[float, ...]:
@@ -216,7 +266,7 @@ def _tails(n: int, theta: float) -> tuple[float, ...]:
     return tuple(tails)
 
 
-def _share(count: int, n: int, floor: float) -> float:
-    """A share with two standard deviations on top, never below `floor`."""
+def _share(count: int, n: int, least: float) -> float:
+    """A share with two standard deviations on top, from `least` to 80 %."""
     share = (count + 0.5) / (n + 1)
-    return max(share + 2 * sqrt(share * (1 - share) / (n + 1)), floor)
+    return min(max(share + 2 * sqrt(share * (1 - share) / (n + 1)), least), 0.8)

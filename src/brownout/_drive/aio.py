@@ -138,7 +138,7 @@ async def _looked(
     if attempt.shown is None:
         core.succeed(options.operation, attempt, clock.now())
     else:
-        core.settle(attempt, attempt.shown.class_, clock.now())
+        core.settle(options.operation, attempt, attempt.shown.class_, clock.now())
     return value
 
 

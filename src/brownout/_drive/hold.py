@@ -31,10 +31,11 @@ def keeper(core: Core, operation: Operation) -> Callable[[Attempt], Holding]:
 class Holding:
     """A held attempt in its reader's hands. The table does not keep it: it may become garbage."""
 
-    __slots__ = ("_core", "_held", "_holds")
+    __slots__ = ("_core", "_held", "_holds", "_operation")
 
     def __init__(self, core: Core, operation: Operation, attempt: Attempt) -> None:
         self._core = core
+        self._operation = operation
         self._holds = operation.evidence.holds
         self._held = self._holds.take(attempt, core.limit, clock.now())
 
@@ -45,8 +46,8 @@ class Holding:
     def settle(self, class_: OutcomeClass) -> None:
         """End it, and say what it showed. The first word counts."""
         now = clock.now()
-        if self._holds.end(self._held, class_, now) and now >= self._core.target.next_fold:
-            self._core.target.tick(now)
+        if self._holds.end(self._held, class_, now):
+            self._core.hear(self._operation, class_, now)
 
     def end(self) -> None:
         """End it, where nobody knows how it would have gone on."""

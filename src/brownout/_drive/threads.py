@@ -61,7 +61,7 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
         DEADLINE.reset(token)
         ended = read()
         if value.__class__ is CoroutineType:
-            core.settle(attempt, OutcomeClass.LOCAL, ended)  # it has not even begun
+            core.settle(operation, attempt, OutcomeClass.LOCAL, ended)  # it has not even begun
             _unprotected(value)
         # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
         try:
@@ -105,7 +105,7 @@ def _looked(
     if attempt.shown is None:
         core.succeed(options.operation, attempt, clock.now())
     else:
-        core.settle(attempt, attempt.shown.class_, clock.now())
+        core.settle(options.operation, attempt, attempt.shown.class_, clock.now())
     return value if value.__class__ is not CoroutineType else _unprotected(value)
 
 

@@ -64,18 +64,9 @@ class Baseline(NamedTuple):
     silent: float
 
     @property
-    def quiet_after(self) -> float:
-        """Nobody answered for so long is silence, although each caller left sooner."""
-        return _silence(self.thresholds[3])
-
-    @property
     def cold(self) -> bool:
         """Whether nothing has been learned yet: only definite outcomes and deadlines can be judged."""
         return self.n == 0
-
-
-def _silence(slowest: float) -> float:
-    return min(max(SILENT_TIMES * slowest, SILENT_LEAST_SECONDS), SILENT_COLD_SECONDS)
 
 
 def _levels(thresholds: tuple[float, ...], silent_after: float) -> tuple[int, ...]:

@@ -80,7 +80,7 @@ def _value(name: str, wanted: str, text: str) -> Any:
         if not text.isdecimal():
             raise ValueError(f'"{text}" is not a whole number')
         return int(text)
-    if wanted.startswith("tuple"):
+    if "..." in wanted:
         return tuple(text.split(","))
     if wanted == "bytes":
         return text.encode()

@@ -55,6 +55,8 @@ OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may 
 # much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
 NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
 TOTAL_NATS = 6.0
+SILENT_CALLS = 3  # or so few, if they are in flight together and nobody is answered for so long
+QUIET_SECONDS = 0.25
 BLINK = bucket(0.001)  # no caller is so impatient
 STALL = 0.45  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
@@ -353,7 +355,7 @@ class Judge:
         ended = sum(calls[:9])
         seconds = sum(row.tick.seconds for row in rows)
         state = mode.state
-        if self._total(calls):
+        if self._total(calls, seconds):
             state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
         elif state in _TOTAL:
             state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
@@ -367,10 +369,13 @@ class Judge:
             return State.OVERLOADED
         return state
 
-    def _total(self, calls: list[int]) -> bool:
+    def _total(self, calls: list[int], seconds: float) -> bool:
         """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
-        none = sum(calls[index] for index in _NO_ANSWER) + self._waiting[WAITING + LATE]
+        silent = self._waiting[WAITING + LATE]
+        none = sum(calls[index] for index in _NO_ANSWER) + silent
         answers = sum(calls[:REFUSED])
+        if silent >= SILENT_CALLS and not answers and seconds >= QUIET_SECONDS:
+            return True  # all who still wait have waited long, and nobody got an answer meanwhile
         return none * NONE + answers * ONE >= TOTAL_NATS
 
     def _surge(self, rows: tuple[Row, ...], seconds: float) -> bool:

@@ -28,6 +28,7 @@ SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence 
 EARLY = 20  # answered calls after which a first baseline is made, from all that was seen so far
 EARLY_RESTLESS = 0.5  # a few moments say little of others: so much wider is what they call usual
 BLOCK_SECONDS = 5.0
+RATE_SECONDS = 1.0
 _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
 _TAILS = (0.5, 0.1, 0.01, 0.001)
@@ -40,7 +41,7 @@ LATE = 5  # the level of an answer, or a wait, beyond `silent_after`
 class Baseline(NamedTuple):
     """What is usual, fixed until the next refit.
 
-    `rate` is 0 until it has been seen for five seconds: a burst is no rate. `tails` are the shares of calls
+    `rate` is 0 until it has been seen for a second: a burst is no rate. `tails` are the shares of calls
     expected beyond the four thresholds, `rough` the same in a rough but ordinary stretch; `level` gives the
     level (0 to 5) of a latency's bucket, and `left` that of the wait of a caller who left; shares are of
     all calls.
@@ -224,7 +225,7 @@ def _fit(seen: _Seen, timeout: float, restless: float, *, early: bool = False) -
         shares = [min(share, prior) for share, prior in zip(shares, _PRIORS, strict=True)]
     return Baseline(
         n,
-        seen.started / seen.seconds if seen.seconds >= BLOCK_SECONDS else 0.0,
+        seen.started / seen.seconds if seen.seconds >= RATE_SECONDS else 0.0,
         quantiles[0],
         sketch.quantile(0.99),
         edges,

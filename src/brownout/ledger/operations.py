@@ -27,6 +27,7 @@ from brownout.errors import (
     InDoubt,
     KeyFromTheFuture,
     KeyTooOld,
+    NotEnlisted,
     OtherPayload,
     StillRunning,
     Voided,
@@ -74,6 +75,8 @@ def claim(
         handler = want.handler if row is None or row.handler is None else row.handler
         standing = Standing.ABSENT if row is None else row.standing
         move = look(standing, event, handler, rules.table)
+        if row is not None and row.fence == want.fence and standing is Standing.RUNNING:
+            return want  # it was taken over, and the answer was lost, before it was tried again
         if move.says is Says.RUN and row is not None:
             if (yield from store.swap(row, new, lease=rules.lease, steady=True)):
                 return want
@@ -173,6 +176,24 @@ def complete(
     raise _hot(claim)
 
 
+def keep(store: Store, claim: Claim, reply: Reply) -> Generator[Any, Any, Reply | None]:
+    """Add the reply to an atomic handler's row, or tell what another attempt's was (None: lost)."""
+    if claim.enlisted is not None and (yield from store.keep_reply(claim, reply)):
+        return reply
+    seen = yield from store.get(claim.scope, claim.key)
+    if seen.row is not None and seen.row.standing is Standing.DONE:
+        return seen.row.reply
+    if reply.status >= 400:
+        return reply  # it was rolled back: nothing happened, and a retry may do better
+    what = "did not enlist" if claim.enlisted is None else "did not commit the ledger's row"
+    raise NotEnlisted(
+        f"the atomic handler of key {claim.key} answered {reply.status} and {what}: its effect, if it"
+        " had one, is not protected; call ledger.enlist(connection) first in its transaction",
+        key=claim.key,
+        scope=claim.scope,
+    )
+
+
 def _hot(claim: Claim) -> StillRunning:
     return StillRunning(
         f"key {claim.key} was changed by others {ROUNDS} times in a row; try again",
@@ -184,7 +205,7 @@ def _hot(claim: Claim) -> StillRunning:
 
 def _late(claim: Claim, standing: Standing) -> NoReturn:
     """Whoever comes back after its successor is told so."""
-    about = {"key": claim.key, "scope": claim.scope}
+    about: Any = {"key": claim.key, "scope": claim.scope}
     if standing is Standing.RUNNING:
         raise StillRunning(
             f"key {claim.key} was taken over while this attempt was away:"

@@ -23,7 +23,7 @@ from brownout._core.ledger import (
 )
 from brownout._core.ledger import Event as On
 from brownout.errors import ConfigurationError, LedgerUnavailable
-from brownout.ledger import enlisting, operations
+from brownout.ledger import ending, enlisting, operations
 from brownout.ledger.beat import Heartbeat
 from brownout.ledger.opening import opened
 
@@ -214,34 +214,34 @@ class Ledger:
 
     def _complete(self, claim: Claim, kept: Reply, reply: Reply) -> Generator[Any, Any, Reply]:
         if claim.handler is HandlerClass.ATOMIC:
-            told = yield from operations.keep(self.store, claim, kept)
+            told = yield from ending.keep(self.store, claim, kept)
         else:
-            told = yield from operations.complete(self.store, self._rules, claim, kept)
+            told = yield from ending.complete(self.store, self._rules, claim, kept)
         return reply if told is None or told == kept else told
 
     def renew(self, claim: Claim) -> bool:
         """Show that who has the claim lives. False: the key is somebody else's by now, or settled."""
-        return self.store.run(operations.renew(self.store, self._rules, claim))
+        return self.store.run(ending.renew(self.store, self._rules, claim))
 
     async def arenew(self, claim: Claim) -> bool:
         """As `renew`."""
-        return await self.store.arun(operations.renew(self.store, self._rules, claim))
+        return await self.store.arun(ending.renew(self.store, self._rules, claim))
 
     def doubt(self, claim: Claim) -> None:
         """The handler raised: an opaque one may have had its effect, a resumable one is to be run again."""
-        self.store.run(operations.end(self.store, self._rules, claim, On.RAISE))
+        self.store.run(ending.end(self.store, self._rules, claim, On.RAISE))
 
     async def adoubt(self, claim: Claim) -> None:
         """As `doubt`."""
-        await self.store.arun(operations.end(self.store, self._rules, claim, On.RAISE))
+        await self.store.arun(ending.end(self.store, self._rules, claim, On.RAISE))
 
     def release(self, claim: Claim) -> None:
         """The handler says that it had no effect (it raised NoEffect): the key may be used again."""
-        self.store.run(operations.end(self.store, self._rules, claim, On.NO_EFFECT))
+        self.store.run(ending.end(self.store, self._rules, claim, On.NO_EFFECT))
 
     async def arelease(self, claim: Claim) -> None:
         """As `release`."""
-        await self.store.arun(operations.end(self.store, self._rules, claim, On.NO_EFFECT))
+        await self.store.arun(ending.end(self.store, self._rules, claim, On.NO_EFFECT))
 
     def enlist(self, connection: Any) -> Awaitable[None] | None:
         """Put the row of the work that is being run into the transaction of `connection`.

@@ -17,7 +17,8 @@ def opened(url: str) -> Store:
     if scheme == "memory":
         return MemoryStore()
     if scheme == "sqlite":
-        from brownout.ledger.sqlite import SqliteStore, path_of
+        from brownout.ledger.file import path_of
+        from brownout.ledger.sqlite import SqliteStore
 
         return SqliteStore(path_of(url))
     if scheme in {"postgresql", "postgres"}:

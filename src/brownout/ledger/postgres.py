@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout.errors import ConfigurationError, LedgerError, LedgerUnavailable, WrongSchema
-from brownout.ledger.enlisting import percent
+from brownout.ledger.connections import percent
 from brownout.ledger.sql import ABOUT, SCHEMA, Statements, tables
 
 try:

@@ -12,8 +12,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brownout._core.ledger import SKEW_SECONDS, Row, Seen, Standing, drive
+from brownout._core.ledger import Row, Seen, Standing, drive
 from brownout.errors import ConfigurationError, LedgerError, LedgerUnavailable, WrongSchema
+from brownout.ledger.lua import CREATE, GET, PUT, SWAP
 from brownout.ledger.reply import packed, unpacked
 from brownout.ledger.sql import HANDLERS, SCHEMA, STANDINGS
 
@@ -39,56 +40,6 @@ PREFIX = (
 ABOUT = f"{PREFIX}about"
 _STANDING = {str(number).encode(): standing for standing, number in STANDINGS.items()}
 _HANDLER = {str(number).encode(): handler for handler, number in HANDLERS.items()}
-
-# KEYS: the row, the server. ARGV[1]: the clock, or '' for the server's. The server is looked at only for
-# a key without a row: a new one, or one that was forgotten.
-_HEAD = """
-local now = tonumber(ARGV[1])
-if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) end
-local function seen(mine, since)
-  local r = redis.call('HMGET', KEYS[1], 's', 'f', 'h', 'p', 'l', 'm', 'c', 'b')
-  return {mine, now, since, r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8]}
-end
-local function server()
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-  local a = redis.call('HMGET', KEYS[2], 'version', 'epoch', 'since')
-  if a[1] and a[1] ~= VERSION then return a[1], 0 end
-  if a[2] == run then return a[1], tonumber(a[3]) end
-  redis.call('HSET', KEYS[2], 'version', VERSION, 'epoch', run, 'since', now)
-  return VERSION, now
-end
-local function lasts(standing, keep)
-  if standing ~= '2' and standing ~= '3' then redis.call('PERSIST', KEYS[1])
-  elseif redis.call('PTTL', KEYS[1]) < keep then redis.call('PEXPIRE', KEYS[1], keep) end
-end
-""".replace("VERSION", f"'{SCHEMA}'")
-_CREATE = f"{_HEAD}return {{server()}}"
-_GET = f"""{_HEAD}
-if redis.call('EXISTS', KEYS[1]) == 1 then return seen(0, 0) end
-local version, since = server()
-return {{0, now, since, false, version}}"""
-_PUT = f"""{_HEAD}
-local f = redis.call('HGET', KEYS[1], 'f')
-if f then return seen(f == ARGV[3] and 1 or 0, 0) end
-local version, since = server()
-local born, age, lease = tonumber(ARGV[6]), tonumber(ARGV[8]), tonumber(ARGV[7])
-if version ~= '{SCHEMA}' or born < now - age or born > now + {int(SKEW_SECONDS * 1000)}
-  or (ARGV[9] == '0' and born < since) then return {{0, now, since, false, version}} end
-local till = 0
-if lease > 0 then till = now + lease end
-redis.call('HSET', KEYS[1], 's', ARGV[2], 'f', ARGV[3], 'h', ARGV[4], 'p', ARGV[5],
-  'l', till, 'm', now)
-lasts(ARGV[2], tonumber(ARGV[10]))
-return seen(1, since)"""
-_SWAP = f"""{_HEAD}
-local r = redis.call('HMGET', KEYS[1], 's', 'f', 'l')
-if r[1] ~= ARGV[2] or r[2] ~= ARGV[3] or (ARGV[4] ~= '' and r[3] ~= ARGV[4]) then return 0 end
-if ARGV[5] == '0' then redis.call('DEL', KEYS[1]); return 1 end
-redis.call('HSET', KEYS[1], 's', ARGV[5], 'f', ARGV[6], 'h', ARGV[7], 'p', ARGV[8],
-  'l', now + tonumber(ARGV[9]))
-if ARGV[10] ~= '' then redis.call('HSET', KEYS[1], 'c', ARGV[10], 'b', ARGV[11]) end
-lasts(ARGV[5], tonumber(ARGV[12]))
-return 1"""
 
 
 class RedisStore:
@@ -120,14 +71,14 @@ class RedisStore:
 
     def get(self, scope: str, key: str) -> Generator[Any, Any, Seen]:
         """Read a row."""
-        return _seen(scope, key, (yield _GET, _name(scope, key), []))
+        return _seen(scope, key, (yield GET, _name(scope, key), []))
 
     def put(
         self, row: Row, born: int, *, lease: int, age: int, lost: bool, wait: float
     ) -> Generator[Any, Any, Seen]:
         """Put a row where there is none."""
         asked = [*_written(row), born, lease, age, int(lost), self.keep]
-        return _seen(row.scope, row.key, (yield _PUT, _name(row.scope, row.key), asked))
+        return _seen(row.scope, row.key, (yield PUT, _name(row.scope, row.key), asked))
 
     def swap(
         self, old: Row, new: Row | None, *, lease: int = 0, steady: bool = False
@@ -141,7 +92,7 @@ class RedisStore:
             status = "" if new.reply is None else new.reply.status
             data = b"" if new.reply is None else packed(new.reply)
             asked += [*_written(new), lease, status, data, self.keep]
-        return bool((yield _SWAP, _name(old.scope, old.key), asked))
+        return bool((yield SWAP, _name(old.scope, old.key), asked))
 
     def keep_reply(self, claim: Claim, reply: Reply) -> Generator[Any, Any, bool]:
         """No transaction brings rows here."""
@@ -218,7 +169,7 @@ class RedisStore:
 
     def create(self) -> None:
         """Note which server this is. Raises WrongSchema, and ConfigurationError if it evicts rows."""
-        version = drive(_once((_CREATE, ABOUT, [])), self._twice)[0]
+        version = drive(_once((CREATE, ABOUT, [])), self._twice)[0]
         _check(version)
         try:
             policy = self._client.config_get("maxmemory-policy").get("maxmemory-policy")

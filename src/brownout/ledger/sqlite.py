@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import threading
 import time
 import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
 
 from brownout._core.ledger import drive
 from brownout.errors import ConfigurationError, LedgerUnavailable, WrongSchema
-from brownout.ledger.sql import ABOUT, SCHEMA, Statements, tables
+from brownout.ledger.file import check, make, migrate
+from brownout.ledger.sql import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -187,7 +186,7 @@ class SqliteStore(Statements):
                     return self._connection
             self._close()  # deleted or replaced: what is written there, nobody reads
         if create:
-            _make(self.path)
+            make(self.path)
         elif not os.path.exists(self.path):  # noqa: PTH110
             raise WrongSchema(f"there is no ledger at {self.path}; call Ledger.create() once")
         connection = sqlite3.connect(
@@ -196,7 +195,7 @@ class SqliteStore(Statements):
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
             if not create:
-                _check(connection, self.path)
+                check(connection, self.path)
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}").fetchall()
@@ -213,7 +212,7 @@ class SqliteStore(Statements):
             try:
                 self._close()
                 connection = self._open(create=True)
-                _migrate(connection, self.path)
+                migrate(connection, self.path)
             except (sqlite3.Error, OSError) as error:
                 self._close()
                 raise self._trouble(error) from error
@@ -234,67 +233,6 @@ class SqliteStore(Statements):
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
-
-
-def _make(path: str) -> None:
-    """Make the file for this user only, if there is none; else see that it is one."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise LedgerUnavailable(f"{path} is not a regular file; give another path")
-    finally:
-        os.close(descriptor)
-
-
-def _version(connection: sqlite3.Connection) -> int | None:
-    names = connection.execute(
-        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'brownout_ledger_about'"
-    ).fetchall()
-    return int(connection.execute(ABOUT).fetchone()[0]) if names else None
-
-
-def _check(connection: sqlite3.Connection, path: str) -> None:
-    version = _version(connection)
-    if version is None:
-        raise WrongSchema(f"{path} has no ledger's tables; call Ledger.create() once")
-    if version != SCHEMA:
-        todo = (
-            "upgrade brownout here" if version > SCHEMA else "call Ledger.create(), which migrates"
-        )
-        raise WrongSchema(
-            f"the ledger {path} has schema {version}, this brownout works with {SCHEMA}; {todo}"
-        )
-
-
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    connection.execute("BEGIN EXCLUSIVE")
-    try:
-        if _version(connection) is None:
-            for text in tables(blob="BLOB", whole="INTEGER", tail=" WITHOUT ROWID"):
-                connection.execute(text)
-        others = connection.execute(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'brownout_ledger%'"
-        ).fetchall()
-        _check(connection, path)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    if not others:  # a business's own file has the mode that the business gave it
-        for name in (path, f"{path}-wal", f"{path}-shm"):
-            with suppress(FileNotFoundError):
-                os.chmod(name, 0o600)  # noqa: PTH101
-
-
-def path_of(url: str) -> str:
-    """The path in sqlite:///path: relative with three slashes, absolute with four."""
-    start = "sqlite:///"
-    if not url.startswith(start) or len(url) == len(start):
-        raise ConfigurationError(
-            "a SQLite ledger is named sqlite:///relative/path or sqlite:////absolute/path"
-        )
-    return unquote(url[len(start) :])
 
 
 # ------------------------------------------------------------------------------------------- fork

@@ -9,6 +9,8 @@ the state sets what the guard does with the next call.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from brownout._core.because import Number, Verdict
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.evidence import Attempt
@@ -31,6 +33,9 @@ from brownout.errors import (
 )
 from brownout.fleet import share
 
+if TYPE_CHECKING:
+    from brownout.ledger import Ledger
+
 __all__ = [
     "Attempt",
     "Breaker",
@@ -43,6 +48,7 @@ __all__ = [
     "DeadlinePassed",
     "Guard",
     "Hold",
+    "Ledger",
     "LimitReached",
     "Number",
     "Outcome",
@@ -62,3 +68,13 @@ __all__ = [
     "states",
     "watch",
 ]
+
+_LATE = {"Ledger": "brownout.ledger"}  # imported by who uses them
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

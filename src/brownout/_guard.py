@@ -20,6 +20,7 @@ from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
 from brownout._drive import threads
+from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
 from brownout._drive.function import check_function, is_async, name_of
 from brownout._drive.hold import keeper
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from brownout._core.because import Verdict
+    from brownout._core.journal import Journal
+    from brownout._core.ledger import Asker
     from brownout._core.outcome import Outcome, Shown
     from brownout._core.target import Operation
+    from brownout._unknown import Unknowns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +46,9 @@ _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
 on_target: list[Callable[[Target, Core], None]] = []
+open_journal: list[
+    Callable[[str], Journal]
+] = []  # what opens the journal of a URL, hung in from above
 
 
 def targets() -> list[Target]:
@@ -104,6 +111,11 @@ class Guard:
     check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
     that have one, the newest that is still in use is asked for.
 
+    `ask` is whom to ask what became of a call with a key: a Ledger, Outcomes(url), or a function that looks
+    it up (`brownout.ledger.Find`). `journal` is a file, "sqlite:///unknown.db": calls with a key are written
+    down before they are sent, and struck out when their outcome is certain. Trouble with it is logged, and
+    fails no call.
+
     Raises ConfigurationError with every fault of the arguments at once.
     """
 
@@ -121,11 +133,30 @@ class Guard:
         idempotent: bool = False,
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
+        ask: Asker | Callable[[str], Any] | None = None,
+        journal: str | Journal | None = None,
     ) -> None:
         self.policy = Policy(
-            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
+            target,
+            timeout,
+            retry,
+            breaker,
+            limit,
+            fallback,
+            idempotent,
+            answers,
+            health,
+            ask,
+            journal,
         )
-        self.policy.check(*_health_faults(health))
+        faults = _health_faults(health)
+        self._unknowns: Unknowns | None = None
+        if ask is not None or journal is not None:
+            from brownout import _unknown
+
+            self._unknowns, more = _unknown.made(target, ask, journal, open_journal)
+            faults += more
+        self.policy.check(*faults)
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
@@ -180,6 +211,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return self._unknowns.call(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
@@ -204,6 +237,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return await self._unknowns.acall(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
@@ -227,11 +262,44 @@ class Guard:
         A cancel and KeyboardInterrupt are settled, then raised.
         """
         options = self._options(fn, operation, idempotent, key=key, fallback=None)
-        if is_async(fn):
-            from brownout._drive import aio
+        call: Callable[..., Any] = threads.outcome
+        if self._unknowns is not None:
+            call = self._unknowns.aoutcome if is_async(fn) else self._unknowns.outcome
+        elif is_async(fn):
+            from brownout._drive.aio import outcome as call
+        return call(self._core, options, fn, args, kwargs)
 
-            return aio.outcome(self._core, options, fn, args, kwargs)
-        return threads.outcome(self._core, options, fn, args, kwargs)
+    def resolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """Ask what became of an unknown outcome, until that is known or `within` seconds are over.
+
+        Succeeded: it was done, and `value` is what was answered (a ledger's Reply, of whatever status).
+        Failed: it never happened and never will. In the last part of the time what has not begun is voided,
+        unless `give_up="keep"`. What stays unknown is an OutcomeUnknown that says why. An outcome that is
+        not unknown is returned as it is. The ambient deadline holds; one asks at a time for a key. Raises
+        ConfigurationError without `ask`, ValueError for an outcome without a key.
+        """
+        return self._settles().resolve(self._core, outcome, within=within, give_up=give_up)
+
+    async def aresolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """As `resolve`, for asyncio."""
+        return await self._settles().aresolve(self._core, outcome, within=within, give_up=give_up)
+
+    def unknowns(self) -> list[Outcome[Any]]:
+        """The unknown outcomes of this target in the journal, also an earlier process's, to be resolved.
+
+        The oldest first, and none that is called or settled at this moment. Raises ConfigurationError without
+        a journal, BrownoutError if it can't be read.
+        """
+        return self._settles().listed()
+
+    def _settles(self) -> Unknowns:
+        from brownout._unknown import Unknowns
+
+        return self._unknowns or Unknowns(self.policy.target, None, None)
 
     def attempt(self, operation: str = "attempt") -> AttemptBlock:
         """A block as one attempt: `with guard.attempt():` or `async with guard.attempt():`.

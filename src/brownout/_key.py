@@ -7,20 +7,19 @@ it apart. So a ledger can refuse a key that is older than it remembers, and can 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
+
+from brownout._core.key import born, canonical, minted
 
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self
     from uuid import UUID
 
-_FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _MOST_MILLISECONDS = (1 << 48) - 1
-_RANDOM_BITS = 74
 _WAYS = "give a datetime with a time zone, or seconds since 1970"
 
 
@@ -28,26 +27,20 @@ class Key(str):
     """Names a piece of work, here and at the target: however often it is sent, it is done once.
 
     `Key.of(order.id, at=order.created)` is the same key for the same order, also after a restart and in
-    another process; `Key.new()` is one that nobody has had. `Key(text)` reads one, and raises ValueError for
-    what is none. It is the text of a UUID of version 7, 36 characters.
+    another process; `Key.new()` is one that nobody has had. `Key(text)` reads one, and raises KeyMalformed,
+    a ValueError, for what is none. It is the text of a UUID of version 7, 36 characters.
     """
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
         """Read a key."""
-        low = text.lower() if isinstance(text, str) else ""
-        if not re.fullmatch(_FORM, low):
-            raise ValueError(
-                f"{text!r:.80} is no key: it is to be the text of a UUID of version 7;"
-                " make one by Key.of(order.id, at=order.created) or Key.new()"
-            )
-        return super().__new__(cls, low)
+        return super().__new__(cls, canonical(text))
 
     @classmethod
     def new(cls) -> Self:
         """A key of this moment that nobody has had."""
-        return cls._made(int(time.time() * 1000), int.from_bytes(os.urandom(10)))
+        return super().__new__(cls, minted(int(time.time() * 1000), os.urandom(10)))
 
     @classmethod
     def of(cls, *parts: str | bytes | int | UUID, at: float | datetime) -> Self:
@@ -67,21 +60,12 @@ class Key(str):
         for part in parts:
             bytes_ = _bytes(part)
             digest.update(len(bytes_).to_bytes(8) + bytes_)
-        return cls._made(_milliseconds(at), int.from_bytes(digest.digest()[:10]))
-
-    @classmethod
-    def _made(cls, milliseconds: int, random: int) -> Self:
-        random &= (1 << _RANDOM_BITS) - 1
-        high, low = random >> 62, random & ((1 << 62) - 1)
-        number = (milliseconds << 80) | (7 << 76) | (high << 64) | (2 << 62) | low
-        text = f"{number:032x}"
-        parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
-        return super().__new__(cls, "-".join(parts))
+        return super().__new__(cls, minted(_milliseconds(at), digest.digest()))
 
     @property
     def created(self) -> float:
         """The time that it carries, in seconds since 1970."""
-        return int(self[:8] + self[9:13], 16) / 1000
+        return born(self) / 1000
 
     def __repr__(self) -> str:
         return f"Key({str(self)!r})"

@@ -39,7 +39,7 @@ class Wait(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Ask what became of a key, for at most so long; `void`: and if nothing has, see to it that nothing will."""
+    """Ask what became of a key, for at most so long; `void`: what has not begun never will."""
 
     key: str
     void: bool

@@ -86,7 +86,7 @@ def resolve(
         asked_at = now
         now, done = yield Ask(wanted.key, void, max(LEAST_SECONDS, end - now))
         assert done is not None
-        told = _told(told, done, void=void, fact=asked_at >= wanted.absent_at)
+        told = _told(told, done, fact=asked_at >= wanted.absent_at)
         if _over(told, void=void):
             break
         tries += 1
@@ -98,7 +98,7 @@ def resolve(
     return told
 
 
-def _told(told: Told, done: Done, *, void: bool, fact: bool) -> Told:
+def _told(told: Told, done: Done, *, fact: bool) -> Told:
     if isinstance(done.error, Busy):
         return Told(told.answer, done.error, told.asked)
     if done.error is not None:
@@ -135,7 +135,9 @@ def settled(
     certain = {"key": outcome.key, "attempts": outcome.attempts, "seconds": outcome.seconds}
     if told.error is None and told.never:
         because = f" ({answer.because})" if answer is not None and answer.because else ""
-        message = f"{target}: {key} never happened, and never will{because}: it is safe to do without it"
+        message = (
+            f"{target}: {key} never happened, and never will{because}: it is safe to do without it"
+        )
         error = Voided(message, key=key)
         return Outcome(value=None, error=error, certainty=Certainty.ABSENT, **certain)  # type: ignore[arg-type]
     if told.error is None and answer is not None and answer.standing is Standing.DONE:

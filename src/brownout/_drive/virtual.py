@@ -85,7 +85,9 @@ class Virtual:
         """Begin a flow that asks; `ask` says how a question would end, `told` hears how the flow did."""
         self._follow(flow, None, ask, told)
 
-    def _question(self, command: Ask, ask: Callable[[Ask], Ending], step: Callable[[Done], None]) -> None:
+    def _question(
+        self, command: Ask, ask: Callable[[Ask], Ending], step: Callable[[Done], None]
+    ) -> None:
         """Let a question take its time, but no longer than it has."""
         seconds, value, error = ask(command)
         if seconds > command.seconds:

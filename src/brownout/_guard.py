@@ -22,7 +22,7 @@ from brownout._crowd import Crowd
 from brownout._drive import threads
 from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
-from brownout._drive.function import check_function, is_async, name_of
+from brownout._drive.function import check_function, health_faults, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
@@ -149,7 +149,7 @@ class Guard:
             ask,
             journal,
         )
-        faults = _health_faults(health)
+        faults = health_faults(health)
         self._unknowns: Unknowns | None = None
         if ask is not None or journal is not None:
             from brownout import _unknown
@@ -254,6 +254,7 @@ class Guard:
         operation: str | None = None,
         idempotent: bool | None = None,
         key: str | None = None,
+        classify: Callable[[BaseException], Shown | None] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
@@ -261,7 +262,7 @@ class Guard:
         For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
         A cancel and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent, key=key, fallback=None)
+        options = self._options(fn, operation, idempotent, classify, key=key, fallback=None)
         call: Callable[..., Any] = threads.outcome
         if self._unknowns is not None:
             call = self._unknowns.aoutcome if is_async(fn) else self._unknowns.outcome
@@ -390,11 +391,3 @@ class _PartGuard(Guard):
 
 
 _crowd: Crowd[Guard] = Crowd(_registry)
-
-
-def _health_faults(health: object) -> list[str]:
-    if health is None or (callable(health) and not is_async(health)):
-        return []
-    if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return []
-    return ["health: give an http:// or https:// URL, or a `def` without arguments"]

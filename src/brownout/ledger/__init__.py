@@ -22,6 +22,8 @@ from brownout._core.ledger import (
     Store,
 )
 from brownout.ledger.front import Ledger, current
+from brownout.ledger.once import Once
+from brownout.ledger.outcomes import Outcomes
 
 __all__ = [
     "Answer",
@@ -30,6 +32,8 @@ __all__ = [
     "Found",
     "HandlerClass",
     "Ledger",
+    "Once",
+    "Outcomes",
     "Reply",
     "Row",
     "Standing",

@@ -37,6 +37,7 @@ MOST_BYTES = 1_048_576  # a kept body has 64 KiB, and some more in base64
 POOL = 8  # questions at the same time, from asyncio
 SLACK_SECONDS = 0.5  # of the time for a question: for the way there and back
 LEAST_SECONDS = 0.05
+LATE_SECONDS = 0.2  # for a thread to tell
 _STANDING = {outcome: standing for standing, outcome in OUTCOME_OF.items()}
 
 # They say something of the key, so that asking again is of no use.
@@ -115,21 +116,18 @@ class Outcomes:
     async def aask(self, key: str, *, void: bool, seconds: float) -> Answer:
         """As `ask`, in one of at most eight threads."""
         loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(
-            self._threads(), self._bounded, key, void, time.monotonic() + seconds
-        )
+        end = time.monotonic() + max(LEAST_SECONDS, seconds)
+        asked = loop.run_in_executor(self._threads(), self._bounded, str(key), void, end)
         try:
-            async with asyncio.timeout(max(LEAST_SECONDS, seconds) + SLACK_SECONDS):
+            async with asyncio.timeout(max(LEAST_SECONDS, seconds) + LATE_SECONDS):
                 return await asked
         except TimeoutError:
-            raise LedgerUnavailable(
-                f"{self._where} could not be asked: no thread was free, or its name takes too long",
-                key=str(key)[:100],
-                not_started=False,
-            ) from None
+            self._in_vain(key, "no thread was free in time, or its name takes too long to be found")
 
     def _bounded(self, key: str, void: bool, end: float) -> Answer:  # noqa: FBT001 - of an executor
         """In a thread, perhaps after a while in the queue."""
+        if time.monotonic() >= end:
+            self._in_vain(key, "no thread was free in time")
         return self.ask(key, void=void, seconds=end - time.monotonic())
 
     def _threads(self) -> ThreadPoolExecutor:

@@ -163,5 +163,5 @@ def raising(error: BaseException) -> Callable[..., Awaitable[None]]:
 
 
 def who(scope: Any) -> str | None:
-    [name] = [value.decode() for key, value in scope["headers"] if key == b"who"]
-    return name or None
+    names = [value.decode() for key, value in scope["headers"] if key == b"who"]
+    return names[0] if names else None

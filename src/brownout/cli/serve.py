@@ -21,6 +21,7 @@ __all__ = ["add", "serve"]
 
 LISTEN = "127.0.0.1:8474"
 TOKEN = "BROWNOUT_FAULT_TOKEN"  # noqa: S105 (the name of a variable)
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add(verbs: Any, seconds: Callable[[str], float]) -> None:
@@ -75,11 +76,14 @@ def _populate(runner: asyncio.Runner, server: Server, path: str) -> int:
 
 async def _serve(server: Server, begins_with: str) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop = asyncio.get_running_loop()
+    for number in _ENDINGS:
+        loop.add_signal_handler(number, stop.set)
     try:
         await server.start()
         print(f"toxiproxy's API on {server.listen}, {begins_with}", flush=True)
         await stop.wait()
     finally:
         await server.stop()
+        for number in _ENDINGS:  # uvloop, closed, would swallow them in this process for ever
+            loop.remove_signal_handler(number)

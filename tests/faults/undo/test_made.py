@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brownout.errors import ConfigurationError, FaultRefused, UndoFailed
-from brownout.fault import Latency, undo, watchdog
+from brownout.fault import Fault, Latency, making, undo, watchdog
 from brownout.fault import made as made_module
 from brownout.fault import record as records
 from brownout.fault.identity import Identity
@@ -168,6 +168,63 @@ def test_another_fault_in_its_place_is_on_record(process: Identity) -> None:
         made.change(Latency(seconds=0.7), seconds=0.05)
         until(lambda: not made.active)
     made.change(Latency(seconds=0.9))
+    assert on_record() == []
+
+
+class Inside:
+    def make(self, fault: Fault, *, seconds: float = 60.0, name: str | None = None) -> Made:
+        return inside(seconds=seconds).make()
+
+
+def test_a_loop_goes_on_while_a_fault_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while its watchdog starts, and while it is undone."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        began.set()
+        assert goes_on.wait(5), "the loop stood still"
+
+    async def go_on() -> None:
+        await asyncio.to_thread(began.wait, 5)
+        goes_on.set()
+
+    async def main() -> None:
+        other = asyncio.create_task(go_on())
+        async with making(Inside(), Latency(seconds=1), seconds=9) as made:
+            assert made.active
+            assert made.seconds_left <= 9
+        assert not made.active
+        await other
+
+    monkeypatch.setattr(watchdog, "ensure", slow)
+    asyncio.run(main())
+    assert on_record() == []
+
+
+def test_who_is_cancelled_while_a_fault_is_made_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        began.set()
+        assert goes_on.wait(5)
+
+    async def make() -> None:
+        async with making(Inside(), Latency(seconds=1)):
+            raise AssertionError("it was cancelled before")
+
+    async def main() -> None:
+        task = asyncio.create_task(make())
+        await asyncio.to_thread(began.wait, 5)
+        task.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(watchdog, "ensure", slow)
+    asyncio.run(main())
     assert on_record() == []
 
 

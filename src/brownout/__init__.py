@@ -9,8 +9,6 @@ the state sets what the guard does with the next call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from brownout._core.because import Number, Verdict
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.evidence import Attempt
@@ -20,6 +18,7 @@ from brownout._core.policy import Breaker, Retry
 from brownout._core.state import State
 from brownout._drive.context import deadline, remaining
 from brownout._guard import Guard
+from brownout._key import Key
 from brownout._watch import Change, on_change, states, watch
 from brownout.errors import (
     BreakerOpen,
@@ -33,8 +32,8 @@ from brownout.errors import (
 )
 from brownout.fleet import share
 
-if TYPE_CHECKING:
-    from brownout.ledger import Ledger
+# Imported for what it hangs into the guard; its names (Ledger, Once, Outcomes) are its own.
+from brownout import ledger as ledger  # isort: skip
 
 __all__ = [
     "Attempt",
@@ -48,7 +47,7 @@ __all__ = [
     "DeadlinePassed",
     "Guard",
     "Hold",
-    "Ledger",
+    "Key",
     "LimitReached",
     "Number",
     "Outcome",
@@ -68,13 +67,3 @@ __all__ = [
     "states",
     "watch",
 ]
-
-_LATE = {"Ledger": "brownout.ledger"}  # imported by who uses them
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LATE[name]), name)

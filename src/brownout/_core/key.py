@@ -5,8 +5,6 @@ A key sorts by its time, so that old ones are collected as one range.
 
 from __future__ import annotations
 
-import hmac
-
 from brownout.errors import KeyMalformed
 
 
@@ -48,5 +46,7 @@ def minted(at: int, bits: bytes) -> str:
 
 def child_key(scope: str, key: str, step: str) -> str:
     """A key for one step of the work that `key` names: HMAC-SHA-256 over the step, with the same time."""
+    import hmac  # not for every process that names work by a key
+
     bits = hmac.digest(f"{scope}\0{key}".encode(), step.encode(), "sha256")
     return minted(born(key), bits)

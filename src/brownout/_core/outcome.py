@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from brownout._core.value import Value
@@ -121,7 +122,9 @@ class Outcome(Value, Generic[T]):
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function
     returned (None unless succeeded); `error` is what it, or the guard, raised; `attempts` how many
-    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one.
+    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one. Of an
+    unknown one, `phase` is how far its attempts had come for certain (the furthest), and `ended_at` the
+    monotonic instant after which the caller has sent nothing more (infinite: not known).
     """
 
     value: T | None
@@ -130,6 +133,8 @@ class Outcome(Value, Generic[T]):
     attempts: int
     seconds: float
     key: str | None = None
+    phase: Phase | None = None
+    ended_at: float = inf
 
     @property
     def succeeded(self) -> bool:

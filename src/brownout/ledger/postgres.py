@@ -60,8 +60,18 @@ class _Broken(Exception):
 class _Connection(psycopg.Connection[Any]):
     """One that gives up on a server that says nothing."""
 
+    def __del__(self) -> None:
+        """Nothing to warn of: libpq's own connection is closed, in the process that has made it."""
+
     def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
         return super().wait(_until(gen, monotonic() + ANSWER_SECONDS), *args, **named)
+
+
+class _AsyncConnection(psycopg.AsyncConnection[Any]):
+    """One that may be let go of with its loop."""
+
+    def __del__(self) -> None:
+        """As above."""
 
 
 def _until(gen: Any, end: float) -> Generator[Any, Any, Any]:
@@ -251,7 +261,7 @@ class PostgresStore(Statements):
         if connection is not None:
             cursor = await connection.execute(_percent(statement[0]), statement[1])
             return await cursor.fetchall() if cursor.description else []
-        made = await psycopg.AsyncConnection.connect(
+        made = await _AsyncConnection.connect(
             self.url, autocommit=True, connect_timeout=int(WAIT_SECONDS)
         )
         try:
@@ -319,9 +329,6 @@ class PostgresStore(Statements):
         for pool in (self._threads, *self._loops.values()):
             while pool.idle:
                 self._drop(pool.idle.pop())
-
-
-_parents: list[Any] = []
 
 
 def _check(version: int) -> None:

@@ -98,8 +98,9 @@ class Call:
         if shown.certainty is Certainty.UNKNOWN or self.certainty is not Certainty.UNKNOWN:
             # Once unknown, a later refusal does not make it certain.
             self.certainty = shown.certainty
-        if shown.certainty is Certainty.UNKNOWN and attempt.phase > self.phase:
-            self.phase = attempt.phase
+        if shown.certainty is Certainty.UNKNOWN:
+            inner = error.phase if isinstance(error, OutcomeUnknown) else Phase.NOT_SENT
+            self.phase = max(self.phase, attempt.phase, inner)
         self.core.settle(self.options.operation, attempt, shown.class_, now)
         return shown
 

@@ -134,10 +134,7 @@ def settled(
     answer, key = told.answer, outcome.key or ""
     certain = {"key": outcome.key, "attempts": outcome.attempts, "seconds": outcome.seconds}
     if told.error is None and told.never:
-        because = f" ({answer.because})" if answer is not None and answer.because else ""
-        message = (
-            f"{target}: {key} never happened, and never will{because}: it is safe to do without it"
-        )
+        message = f"{target}: {key} never happened, and never will"
         error = Voided(message, key=key)
         return Outcome(value=None, error=error, certainty=Certainty.ABSENT, **certain)  # type: ignore[arg-type]
     if told.error is None and answer is not None and answer.standing is Standing.DONE:

@@ -144,7 +144,7 @@ def _settle(options: Namespace, give_up: str, *, everything: bool) -> int:
         for asker in [_asker(options)]
         for target in {target for target, _ in wanted}
     }
-    told = []
+    told: list[dict[str, Any]] = []
     for target, outcome in wanted:
         new = guards[target].resolve(outcome, within=options.within, give_up=give_up)
         told.append(_told(target, new))

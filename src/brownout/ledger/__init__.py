@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     )
     from brownout._find import Find
     from brownout.ledger.front import Ledger, current
+    from brownout.ledger.once import Once
+    from brownout.ledger.outcomes import Outcomes
 
 __all__ = [
     "Answer",
@@ -42,6 +44,8 @@ __all__ = [
     "HandlerClass",
     "Journal",
     "Ledger",
+    "Once",
+    "Outcomes",
     "Reply",
     "Row",
     "Standing",
@@ -54,6 +58,8 @@ _LATE = {
     "_core.ledger": "Answer Asker Claim Found HandlerClass Reply Row Standing Store",
     "_find": "Find",
     "ledger.front": "Ledger current",
+    "ledger.once": "Once",
+    "ledger.outcomes": "Outcomes",
 }
 _MODULES = {name: module for module, names in _LATE.items() for name in names.split()}
 

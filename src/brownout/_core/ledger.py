@@ -207,14 +207,15 @@ class Asker(Protocol):
 
 
 class Store(Protocol):
-    """Where rows are kept: three operations, each one step for everybody else, and the collection.
+    """Where rows are kept: operations of which each is one step for everybody else.
 
     An operation is a generator of what the store's own `run` and `arun` carry out.
     """
 
     atomic: bool  # can a row be part of somebody's transaction?
+    keep: int  # milliseconds that a row is kept after its end, where the store itself forgets
 
-    def create(self) -> Generator[Any, Any, None]:
+    def create(self) -> None:
         """Make or migrate what it needs. Raises WrongSchema for what a later version made."""
         ...
 
@@ -239,6 +240,10 @@ class Store(Protocol):
 
         `steady`: only if its lease is the same, too.
         """
+        ...
+
+    def keep_reply(self, claim: Claim, reply: Reply) -> Generator[Any, Any, bool]:
+        """Add a reply to the row that came with an atomic handler's commit; False: there is none."""
         ...
 
     def collect(self, horizon: int, most: int) -> Generator[Any, Any, int]:

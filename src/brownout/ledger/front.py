@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from brownout._core.ledger import (
     MOST_KEPT_BYTES,
@@ -22,21 +22,43 @@ from brownout._core.ledger import (
     canonical,
 )
 from brownout._core.ledger import Event as On
-from brownout.errors import ConfigurationError
-from brownout.ledger import operations
+from brownout.errors import ConfigurationError, LedgerUnavailable
+from brownout.ledger import ending, enlisting, operations
+from brownout.ledger.beat import Heartbeat
 from brownout.ledger.opening import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    import asyncio
+    from collections.abc import Awaitable, Callable, Generator
 
     from brownout._core.ledger import Store
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 WAIT_SECONDS = 5.0
 
 current: ContextVar[Claim | None] = ContextVar("brownout_claim", default=None)
 """What is being run in this context: set by `Ledger.running`."""
+
+
+_giving: set[asyncio.Future[None]] = set()  # the loop itself keeps no hold of them
+
+
+def _given(giving: asyncio.Future[None]) -> None:
+    _giving.discard(giving)
+    if not giving.cancelled():
+        giving.exception()  # seen: the lease ends by itself
+
+
+@contextmanager
+def _after_the_effect(claim: Claim) -> Generator[None]:
+    """What fails now is not certain any more: the handler was run."""
+    try:
+        yield
+    except LedgerUnavailable as error:
+        error.not_started, error.key, error.scope = False, claim.key, claim.scope
+        raise
 
 
 class Ledger:
@@ -87,6 +109,8 @@ class Ledger:
         self._rules = Rules(
             int(horizon_seconds * 1000), int(margin_seconds * 1000), int(lease_seconds * 1000)
         )
+        self.store.keep = max(self.store.keep, self._rules.horizon + self._rules.margin)
+        self._heartbeat = Heartbeat(self.renew)
 
     def __repr__(self) -> str:
         return f"Ledger({type(self.store).__name__}, scope={self.scope!r})"
@@ -104,11 +128,13 @@ class Ledger:
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date. Raises WrongSchema for a later version's."""
-        self.store.run(self.store.create())
+        self.store.create()
 
     async def acreate(self) -> None:
         """As `create`."""
-        await self.store.arun(self.store.create())
+        import asyncio
+
+        await asyncio.to_thread(self.create)
 
     def close(self) -> None:
         """Let go of the store's connections and threads; the next use opens them anew."""
@@ -128,8 +154,26 @@ class Ledger:
     async def aclaim(
         self, key: str, fingerprint: bytes, handler: HandlerClass | str
     ) -> Claim | Found:
-        """As `claim`."""
-        return await self.store.arun(self._claim(key, fingerprint, handler))
+        """As `claim`. Cancelled, it gives back what it got."""
+        import asyncio
+
+        claiming = asyncio.ensure_future(self.store.arun(self._claim(key, fingerprint, handler)))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, claiming: asyncio.Future[Claim | Found]) -> None:
+        import asyncio
+
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        claim = claiming.result()
+        if isinstance(claim, Claim) and claim.handler is not HandlerClass.ATOMIC:
+            giving = asyncio.ensure_future(self.arelease(claim))  # nothing was run
+            _giving.add(giving)
+            giving.add_done_callback(_given)
 
     def _claim(
         self, key: str, fingerprint: bytes, handler: HandlerClass | str
@@ -148,52 +192,113 @@ class Ledger:
     def complete(self, claim: Claim, reply: Reply) -> Reply:
         """Keep what the handler answered, and tell what is answered to every caller with this key.
 
-        That is `reply`, or what a successor's was if this attempt comes back too late. Raises
-        StillRunning if the successor has not finished yet.
+        That is `reply`, or what a successor's was if this attempt comes back too late. While an atomic
+        handler's transaction is open the reply goes into it; else it is added to the row. Raises
+        StillRunning if the successor has not finished yet; NotEnlisted if there is no row of an atomic
+        handler (a reply from status 400 up, of one that was rolled back, is told and not kept); and
+        LedgerUnavailable with `not_started` False, when nobody knows.
         """
-        return self.store.run(self._complete(claim, reply))
+        kept = reply.kept(self.most_kept_bytes)
+        if claim.handler is HandlerClass.ATOMIC and claim.enlisted and claim.enlisted.open():
+            return enlisting.finish(claim, kept, reply)
+        with _after_the_effect(claim):
+            return self.store.run(self._complete(claim, kept, reply))
 
     async def acomplete(self, claim: Claim, reply: Reply) -> Reply:
         """As `complete`."""
-        return await self.store.arun(self._complete(claim, reply))
-
-    def _complete(self, claim: Claim, reply: Reply) -> Generator[Any, Any, Reply]:
         kept = reply.kept(self.most_kept_bytes)
-        told = yield from operations.complete(self.store, self._rules, claim, kept)
+        if claim.handler is HandlerClass.ATOMIC and claim.enlisted and claim.enlisted.open():
+            return await enlisting.afinish(claim, kept, reply)
+        with _after_the_effect(claim):
+            return await self.store.arun(self._complete(claim, kept, reply))
+
+    def _complete(self, claim: Claim, kept: Reply, reply: Reply) -> Generator[Any, Any, Reply]:
+        if claim.handler is HandlerClass.ATOMIC:
+            told = yield from ending.keep(self.store, claim, kept)
+        else:
+            told = yield from ending.complete(self.store, self._rules, claim, kept)
         return reply if told is None or told == kept else told
 
     def renew(self, claim: Claim) -> bool:
         """Show that who has the claim lives. False: the key is somebody else's by now, or settled."""
-        return self.store.run(operations.renew(self.store, self._rules, claim))
+        return self.store.run(ending.renew(self.store, self._rules, claim))
 
     async def arenew(self, claim: Claim) -> bool:
         """As `renew`."""
-        return await self.store.arun(operations.renew(self.store, self._rules, claim))
+        return await self.store.arun(ending.renew(self.store, self._rules, claim))
 
     def doubt(self, claim: Claim) -> None:
         """The handler raised: an opaque one may have had its effect, a resumable one is to be run again."""
-        self.store.run(operations.end(self.store, self._rules, claim, On.RAISE))
+        self.store.run(ending.end(self.store, self._rules, claim, On.RAISE))
 
     async def adoubt(self, claim: Claim) -> None:
         """As `doubt`."""
-        await self.store.arun(operations.end(self.store, self._rules, claim, On.RAISE))
+        await self.store.arun(ending.end(self.store, self._rules, claim, On.RAISE))
 
     def release(self, claim: Claim) -> None:
         """The handler says that it had no effect (it raised NoEffect): the key may be used again."""
-        self.store.run(operations.end(self.store, self._rules, claim, On.NO_EFFECT))
+        self.store.run(ending.end(self.store, self._rules, claim, On.NO_EFFECT))
 
     async def arelease(self, claim: Claim) -> None:
         """As `release`."""
-        await self.store.arun(operations.end(self.store, self._rules, claim, On.NO_EFFECT))
+        await self.store.arun(ending.end(self.store, self._rules, claim, On.NO_EFFECT))
+
+    def enlist(self, connection: Any) -> Awaitable[None] | None:
+        """Put the row of the work that is being run into the transaction of `connection`.
+
+        That is a connection of sqlite3 or psycopg 3 (a pool's, too), or a session or connection of
+        SQLAlchemy; for an asynchronous one this is to be awaited. Do it before anything else is written.
+        Raises AlreadyTaken if another attempt was first, after it has waited for that one's end: let the
+        exception leave the transaction, so that it is rolled back. Raises StillRunning if the database
+        gave up waiting, ConfigurationError where nothing atomic is being run.
+        """
+        claim = current.get()
+        if claim is None:
+            raise ConfigurationError(
+                "nothing is being run here: enlist inside of an atomic handler"
+            )
+        if claim.handler is not HandlerClass.ATOMIC:
+            raise ConfigurationError(
+                f"this handler is declared {claim.handler.value}: only an atomic one enlists"
+            )
+        if not self.store.atomic:
+            raise ConfigurationError(
+                f"no transaction can take in a row of a {type(self.store).__name__}:"
+                " keep the ledger in the business's own database, or declare the handler resumable"
+            )
+        return enlisting.enlist(claim, connection)
 
     @contextmanager
     def running(self, claim: Claim) -> Generator[Claim]:
         """While the handler runs: it is `current`, and a heartbeat keeps its lease."""
         token = current.set(claim)
+        if claim.handler is not HandlerClass.ATOMIC:
+            self._heartbeat.start(claim)
         try:
             yield claim
         finally:
             current.reset(token)
+            self._heartbeat.stop(claim)
+
+    def once(
+        self,
+        handler: HandlerClass | str,
+        *,
+        key: str | Callable[..., str] = "key",
+        payload: Callable[..., Any] | None = None,
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Run a job, or a queue's message, once for each key: a decorator, for `def` and `async def`.
+
+        `key` is the name of the argument that is the key, or a function of all arguments; so is
+        `payload`, whose answer (bytes, or what JSON can hold) tells a key that is used for something
+        else. The value is kept as JSON, and given to whoever comes later with that key.
+
+        The call raises Voided, StillRunning, InDoubt or ReplyLost instead, and what `claim` and
+        `complete` raise. An opaque handler that raises is in doubt, unless it raises NoEffect.
+        """
+        from brownout.ledger.job import once
+
+        return once(self, handler, key=key, payload=payload)
 
     # ----------------------------------------------------------------------------- to ask, and to look
 

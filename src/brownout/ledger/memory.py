@@ -6,10 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brownout._core.ledger import SKEW_SECONDS, Row, Seen, Standing, born, drive
+from brownout._core.ledger import SKEW_SECONDS, Seen, Standing, born, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+
+    from brownout._core.ledger import Claim, Reply, Row
 
 T = TypeVar("T")
 
@@ -22,6 +24,7 @@ class MemoryStore:
     atomic = False
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        self.keep = 0
         self._now = now
         self._rows: dict[tuple[str, str], Row] = {}
         self._collected = 0
@@ -33,9 +36,8 @@ class MemoryStore:
     def _seen(self, scope: str, key: str, *, mine: bool = False) -> Seen:
         return Seen(self._rows.get((scope, key)), self._clock(), self._collected, 0, mine)
 
-    def create(self) -> Generator[Any, Any, None]:
+    def create(self) -> None:
         """Nothing is needed."""
-        yield from ()
 
     def get(self, scope: str, key: str) -> Generator[Any, Any, Seen]:
         """Read a row."""
@@ -78,6 +80,11 @@ class MemoryStore:
             return True
 
         return (yield swap)  # type: ignore[no-any-return]
+
+    def keep_reply(self, claim: Claim, reply: Reply) -> Generator[Any, Any, bool]:
+        """No transaction brings rows here."""
+        yield from ()
+        return False
 
     def collect(self, horizon: int, most: int) -> Generator[Any, Any, int]:
         """Delete what is done or void, and older than `horizon`."""

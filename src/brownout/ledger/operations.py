@@ -1,4 +1,4 @@
-"""What a ledger does with a key: read, look the event up in the table, and put or swap the row.
+"""What a ledger does for who comes with a key: look the event up in the table, put or swap the row.
 
 Each is a generator of what the store's `run` or `arun` carries out, so that both have one text. A swap
 that fails had somebody else come first: then it is looked at anew.
@@ -6,7 +6,7 @@ that fails had somebody else come first: then it is looked at anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from brownout._core.ledger import (
     Answer,
@@ -24,23 +24,21 @@ from brownout._core.ledger import (
 from brownout._core.ledger import Event as On
 from brownout._core.ledger import Row as RowOf
 from brownout.errors import (
-    InDoubt,
     KeyFromTheFuture,
     KeyTooOld,
     OtherPayload,
     StillRunning,
-    Voided,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from brownout._core.ledger import Reply, Row, Rules, Seen, Store
+    from brownout._core.ledger import Rules, Seen, Store
 
 ROUNDS = 16  # a row that changes under us so often is somebody's hot loop
 IN_FLIGHT_SECONDS = 1.0  # when to ask again about a transaction, whose end nobody knows
 
-_BECAUSE = {
+BECAUSE = {
     Standing.ABSENT: "no such key; a request with it may still be on its way",
     Standing.RUNNING: "it is running",
     Standing.DONE: "it is done",
@@ -68,12 +66,14 @@ def claim(
             return want
         _refuse_the_future(rules, seen, at, want)
         if seen.waited:
-            return Found(Standing.RUNNING, None, IN_FLIGHT_SECONDS, _BECAUSE[Standing.RUNNING])
+            return Found(Standing.RUNNING, None, IN_FLIGHT_SECONDS, BECAUSE[Standing.RUNNING])
         row = seen.row
         event = requested(rules, seen, at, want.fingerprint)
         handler = want.handler if row is None or row.handler is None else row.handler
         standing = Standing.ABSENT if row is None else row.standing
         move = look(standing, event, handler, rules.table)
+        if row is not None and row.fence == want.fence and standing is Standing.RUNNING:
+            return want  # it was taken over, and the answer was lost, before it was tried again
         if move.says is Says.RUN and row is not None:
             if (yield from store.swap(row, new, lease=rules.lease, steady=True)):
                 return want
@@ -82,12 +82,7 @@ def claim(
                 return want  # its row comes with its own commit
         elif (yield from _moved(store, seen, move, want, at, rules)):
             return _found(move, seen, want)
-    raise StillRunning(
-        f"key {key} was changed by others {ROUNDS} times in a row; try again",
-        key=key,
-        scope=scope,
-        retry_after=IN_FLIGHT_SECONDS,
-    )
+    raise hot(want)
 
 
 def _moved(
@@ -126,7 +121,7 @@ def _found(move: Move, seen: Seen, want: Claim) -> Found:
     reply = seen.row.reply if seen.row else None
     left = seen.row.lease_until - seen.now if seen.row else 0
     wait = max(left / 1000, 0.0) if move.to is Standing.RUNNING else None
-    because = _FAILOVER if seen.row is None else _BECAUSE[move.to]
+    because = _FAILOVER if seen.row is None else BECAUSE[move.to]
     return Found(move.to, reply, wait, because)
 
 
@@ -140,94 +135,14 @@ def _refuse_the_future(rules: Rules, seen: Seen, at: int, want: Claim) -> None:
         )
 
 
-def complete(
-    store: Store, rules: Rules, claim: Claim, reply: Reply
-) -> Generator[Any, Any, Reply | None]:
-    """Keep the reply, or tell what the successor's was (None: lost). Raises what `Ledger.complete` does."""
-    running = RowOf(claim.scope, claim.key, Standing.RUNNING, claim.fence)
-    done = RowOf(
-        claim.scope,
-        claim.key,
-        Standing.DONE,
-        claim.fence,
-        claim.fingerprint,
-        claim.handler,
-        0,
-        reply,
-    )
-    if (yield from store.swap(running, done)):
-        return reply
-    for _ in range(ROUNDS):
-        seen = yield from store.get(claim.scope, claim.key)
-        row = seen.row
-        standing = Standing.ABSENT if row is None else row.standing
-        same = row is not None and row.fence == claim.fence
-        move = look(standing, On.COMPLETE if same else On.COMPLETE_LATE, claim.handler, rules.table)
-        if move.says is Says.KEPT and row is not None:
-            if (yield from store.swap(row, done)):
-                return reply
-            continue
-        if move.says is Says.VALUE and row is not None:
-            return row.reply
-        _late(claim, standing)
-    raise _hot(claim)
-
-
-def _hot(claim: Claim) -> StillRunning:
+def hot(claim: Claim) -> StillRunning:
+    """What to raise when others came between each time."""
     return StillRunning(
         f"key {claim.key} was changed by others {ROUNDS} times in a row; try again",
         key=claim.key,
         scope=claim.scope,
         retry_after=IN_FLIGHT_SECONDS,
     )
-
-
-def _late(claim: Claim, standing: Standing) -> NoReturn:
-    """Whoever comes back after its successor is told so."""
-    about = {"key": claim.key, "scope": claim.scope}
-    if standing is Standing.RUNNING:
-        raise StillRunning(
-            f"key {claim.key} was taken over while this attempt was away:"
-            " what its successor answers holds",
-            **about,
-            retry_after=IN_FLIGHT_SECONDS,
-        )
-    if standing is Standing.VOID:
-        raise Voided(f"key {claim.key}: {_BECAUSE[standing]}", **about)
-    raise InDoubt(
-        f"key {claim.key} is {standing.value} now, after this attempt had it:"
-        " its row was lost, or settled by somebody else",
-        **about,
-    )
-
-
-def renew(store: Store, rules: Rules, claim: Claim) -> Generator[Any, Any, bool]:
-    """Make the lease last anew; False: the key is somebody else's, or settled."""
-    running = _running(claim)
-    return (yield from store.swap(running, running, lease=rules.lease))
-
-
-def end(store: Store, rules: Rules, claim: Claim, event: On) -> Generator[Any, Any, bool]:
-    """The handler is at an end without a reply: it raised, or says that it had no effect."""
-    for standing in (Standing.RUNNING, Standing.DOUBT):
-        old = _running(claim)._replace(standing=standing)
-        found = look(standing, event, claim.handler, rules.table)
-        if found.to is Standing.ABSENT:
-            swapped = yield from store.swap(old, None)
-        elif found.to is standing is Standing.DOUBT:
-            return False
-        else:  # one that stays RUNNING has its lease over now: whoever asks next runs it
-            swapped = yield from store.swap(old, old._replace(standing=found.to), lease=0)
-        if swapped:
-            return True
-        if claim.handler is not HandlerClass.OPAQUE:
-            return False
-    return False
-
-
-def _running(claim: Claim) -> Row:
-    fingerprint, handler = claim.fingerprint, claim.handler
-    return RowOf(claim.scope, claim.key, Standing.RUNNING, claim.fence, fingerprint, handler)
 
 
 def ask(
@@ -244,7 +159,7 @@ def ask(
         else:
             seen = yield from store.get(scope, key)
         if seen.mine:
-            return Answer(Standing.VOID, None, None, _BECAUSE[Standing.VOID])
+            return Answer(Standing.VOID, None, None, BECAUSE[Standing.VOID])
         if seen.waited:
             because = "a transaction that holds the key has not ended"
             return Answer(Standing.RUNNING, None, IN_FLIGHT_SECONDS, because)
@@ -257,7 +172,7 @@ def ask(
         move = look(standing, event, handler, rules.table)
         if (yield from _moved(store, seen, move, want, at, rules)):
             return _answer(move, seen)
-    raise _hot(want)
+    raise hot(want)
 
 
 def _answer(move: Move, seen: Seen) -> Answer:
@@ -266,12 +181,12 @@ def _answer(move: Move, seen: Seen) -> Answer:
         because = "the key is past horizon and margin: what became of it was forgotten"
         return Answer(Standing.ABSENT, None, None, because)
     if move.says is Says.NEVER:
-        return Answer(Standing.VOID, None, None, _BECAUSE[Standing.VOID])
+        return Answer(Standing.VOID, None, None, BECAUSE[Standing.VOID])
     if move.to is Standing.RUNNING and row is not None:
         left = (row.lease_until - seen.now) / 1000
         if left <= 0:
             because = "who ran it is gone; the next request with the key goes on with it"
             return Answer(move.to, None, IN_FLIGHT_SECONDS, because)
-        return Answer(move.to, None, min(left, IN_FLIGHT_SECONDS), _BECAUSE[move.to])
-    because = _FAILOVER if row is None and move.to is Standing.DOUBT else _BECAUSE[move.to]
+        return Answer(move.to, None, min(left, IN_FLIGHT_SECONDS), BECAUSE[move.to])
+    because = _FAILOVER if row is None and move.to is Standing.DOUBT else BECAUSE[move.to]
     return Answer(move.to, row.reply if row else None, None, because)

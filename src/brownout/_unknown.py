@@ -261,7 +261,7 @@ class Unknowns:
         if isinstance(self._asker, Find):
             absent_at = outcome.ended_at + self._asker.horizon_seconds
             return Wanted(outcome.key, until, void=False, absent_at=absent_at)
-        return Wanted(outcome.key, until, void=give_up == "void")
+        return Wanted(outcome.key, until, void=give_up == "void", ended_at=outcome.ended_at)
 
 
 class _Turn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,8 @@ def _outcome(target: str, entry: Entry | None, key: str = "") -> Outcome[Any]:
     name = str(Key(key)) if entry is None else entry.key
     phase = Phase.SENDING if entry is None else entry.phase
     error = OutcomeUnknown(f"{target}: {name}", target=target, sent_at=0.0, phase=phase)
-    return Outcome(None, error, Certainty.UNKNOWN, 0, 0.0, name, phase)
+    since = inf if entry is None else time.monotonic() - max(0.0, time.time() - entry.since)
+    return Outcome(None, error, Certainty.UNKNOWN, 0, 0.0, name, phase, since)
 
 
 def _told(target: str, outcome: Outcome[Any]) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _asker(options: Namespace) -> Asker:
     from brownout.ledger import Outcomes
 
     lines = [*filter(None, [os.environ.get(HEADER)]), *options.header]
-    headers = {}
+    headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():

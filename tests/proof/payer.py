@@ -1,6 +1,7 @@
 """A caller that is going to be killed: it pays, and some of its replies are lost.
 
     payer.py LEDGER JOURNAL pay SEED      pays until it is killed; says `sent K` and `certain K`
+    payer.py LEDGER JOURNAL die           pays once, and is killed in the instant in which it sends
     payer.py LEDGER JOURNAL settle        settles what its journal holds; says `done K` or `void K`
 
 Both sides of the wire are here: what it calls commits in the ledger's database, or is killed with it.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import sys
 import time
@@ -72,6 +74,16 @@ class Payer:
             if not outcome.unknown:
                 tell("certain", key)
 
+    def die(self) -> None:
+        """Be killed as soon as it is sent."""
+        key = Key.new()
+
+        def send() -> None:
+            tell("sent", key)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        self.guard.outcome(send, key=key)
+
     def settle(self) -> None:
         """What a restarted caller does first."""
         for outcome in self.guard.unknowns():
@@ -82,4 +94,4 @@ class Payer:
 if __name__ == "__main__":
     ledger, journal, what, *seed = sys.argv[1:]
     payer = Payer(ledger, journal, int(seed[0]) if seed else 0)
-    payer.pay() if what == "pay" else payer.settle()
+    {"pay": payer.pay, "die": payer.die, "settle": payer.settle}[what]()

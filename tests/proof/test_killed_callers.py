@@ -121,6 +121,15 @@ def test_no_unknown_is_forgotten_and_each_is_settled_truly(shop: Shop) -> None:
     assert shop.unknown() == []
 
 
+def test_it_is_written_down_before_it_is_sent(shop: Shop) -> None:
+    for _ in range(3):
+        child = shop.start("die")
+        ((what, key),) = shop.told(child)
+        assert (child.returncode, what) == (-signal.SIGKILL, "sent")
+        entry = {entry.key: entry for entry in shop.unknown()}[key]
+        assert not entry.held  # the dead hold nothing
+
+
 def test_a_settler_that_is_killed_is_followed_by_the_next(shop: Shop) -> None:
     killed(shop.start("pay", "1"), 60, 0.0)
     unknown = {entry.key for entry in shop.unknown()}

@@ -8,6 +8,7 @@ key, and is answered with the time and the `Done` of that question. A driver car
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
@@ -149,7 +150,7 @@ class Call:
         certainty = Certainty.ANSWERED if error is None else self.certainty
         seconds, key = now - self.began, self.options.key
         if certainty is not Certainty.UNKNOWN:
-            return Outcome(done.value, error, certainty, self.tried, seconds, key)
+            return Outcome(done.value, error, certainty, self.tried, seconds, key, None, inf)
         return Outcome(None, error, certainty, self.tried, seconds, key, self.phase, now)
 
     def note(self, error: BaseException, now: float) -> None:

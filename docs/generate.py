@@ -24,7 +24,7 @@ from brownout._core.breaker import TRANSITIONS, GatePhase
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -36,6 +36,9 @@ VERBS = (
     "fault list",
     "fault clear",
     "fault serve",
+    "unknown list",
+    "unknown resolve",
+    "unknown void",
 )
 
 

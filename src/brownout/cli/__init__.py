@@ -113,12 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     faults = verbs.add_parser("fault", help="failures made on purpose, each with an end")
     fault_verbs = faults.add_subparsers(dest="fault_verb", required=True, metavar="VERB")
     fault.add(fault_verbs, _duration)
-<<<<<<< HEAD
     serve.add(fault_verbs, _duration)
-=======
-    serve.add(fault_verbs)
     unknown.add(verbs, _duration)
->>>>>>> acf3da079adfac8c5e2bbaa7e09641f017e8fcd2
     doctor.add(verbs)
     return parser
 

@@ -10,11 +10,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
 from math import inf
-<<<<<<< HEAD
-from typing import Generic, NamedTuple, TypeVar
-=======
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
->>>>>>> df1fc50566842a4053b46974ef5ab34d2d6edacc
 
 from brownout._core.value import Value
 from brownout.errors import (

@@ -8,9 +8,18 @@ key, and is answered with the time and the `Done` of that question. A driver car
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
+from brownout._core.outcome import (
+    Certainty,
+    Outcome,
+    OutcomeClass,
+    Phase,
+    Shown,
+    classify,
+    told,
+)
 from brownout.errors import DeadlinePassed, OutcomeUnknown, Refused, TimedOut
 
 if TYPE_CHECKING:
@@ -98,8 +107,9 @@ class Call:
         if shown.certainty is Certainty.UNKNOWN or self.certainty is not Certainty.UNKNOWN:
             # Once unknown, a later refusal does not make it certain.
             self.certainty = shown.certainty
-        if shown.certainty is Certainty.UNKNOWN and attempt.phase > self.phase:
-            self.phase = attempt.phase
+        if shown.certainty is Certainty.UNKNOWN:
+            inner = error.phase if isinstance(error, OutcomeUnknown) else Phase.NOT_SENT
+            self.phase = max(self.phase, attempt.phase, inner)
         self.core.settle(self.options.operation, attempt, shown.class_, now)
         return shown
 
@@ -115,9 +125,13 @@ class Call:
             attempt.expired and not left
         ):  # also when a client made our cancel into an error of its own
             shown = Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
+            said = told(error, attempt.began)
+            if said is not None:  # an adapter saw how far it had come
+                shown = shown._replace(certainty=said.certainty)
         else:
-            asked = None if left else self._asked(error)  # nobody may repeat what was cancelled
-            shown = asked or classify(error, self.core.policy.answers)
+            # nobody may repeat what was cancelled
+            asked = None if left else self._asked(error, attempt.began)
+            shown = asked or classify(error, self.core.policy.answers, attempt.began)
         if attempt.phase is Phase.NOT_SENT and shown.certainty is Certainty.UNKNOWN:
             shown = shown._replace(certainty=Certainty.ABSENT)
         if (
@@ -130,12 +144,16 @@ class Call:
             )  # the client was told to give up so early
         return shown
 
-    def _asked(self, error: BaseException) -> Shown | None:
-        """What the user's own `classify` says; one that fails loses neither permit nor error."""
+    def _asked(self, error: BaseException, began: float) -> Shown | None:
+        """What the call's `classify` says; one that fails loses neither permit nor error.
+
+        An adapter's has `since`, to be told when the attempt began: more may have been done in it.
+        """
         if self.options.classify is None:
             return None
         try:
-            return self.options.classify(error)
+            since = getattr(self.options.classify, "since", None)
+            return self.options.classify(error) if since is None else since(error, began)
         except Exception as problem:
             error.add_note(f"brownout: its classify failed with {problem!r}")
             return None
@@ -148,7 +166,7 @@ class Call:
         certainty = Certainty.ANSWERED if error is None else self.certainty
         seconds, key = now - self.began, self.options.key
         if certainty is not Certainty.UNKNOWN:
-            return Outcome(done.value, error, certainty, self.tried, seconds, key)
+            return Outcome(done.value, error, certainty, self.tried, seconds, key, None, inf)
         return Outcome(None, error, certainty, self.tried, seconds, key, self.phase, now)
 
     def note(self, error: BaseException, now: float) -> None:

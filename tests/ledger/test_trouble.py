@@ -165,13 +165,20 @@ def test_on_a_full_disk(tmp_path: Path) -> None:
 def test_a_writer_who_does_not_let_go(
     lite: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done = claimed(lite, new())
+    lite.complete(done, REPLY)
     lite.close()
-    monkeypatch.setattr("brownout.ledger.sqlite.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("brownout.ledger.file.BUSY_SECONDS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerUnavailable, match="held it for too long") as caught:
             lite.claim(new(), b"", "opaque")
         assert caught.value.not_started
+        # what only reads waits for nobody
+        assert lite.ask(done.key, void=True).reply == REPLY
+        assert lite.ask(new(), void=False).standing is Standing.ABSENT
+        assert isinstance(lite.claim(done.key, b"", "opaque"), Found)
+        assert asyncio.run(lite.aclaim(new(), b"", "atomic")).handler.value == "atomic"  # type: ignore[union-attr]
         other.execute("ROLLBACK")
     claimed(lite, new())
 

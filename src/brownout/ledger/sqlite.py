@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 import weakref
 from collections import deque
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.ledger import drive
 from brownout.errors import ConfigurationError, LedgerUnavailable, WrongSchema
-from brownout.ledger.file import Link, migrate
+from brownout.ledger.file import BUSY_SECONDS, Link, migrate
 from brownout.ledger.sql import Statements
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ STATEMENTS = Statements(":now")
 
 
 class _Job:
-    """An operation that waits for whoever carries it out; `told` is called when that is done."""
+    """An operation that waits for whoever carries it out; `told` is called when that is done.
 
-    __slots__ = ("done", "error", "first", "op", "told", "value")
+    Whoever gets `mine` decides: it is carried out, or given up at the instant `until`.
+    """
+
+    __slots__ = ("done", "error", "first", "mine", "op", "told", "until", "value")
 
     def __init__(
         self, op: Generator[Any, Any, Any], told: Callable[[], None] | None = None
@@ -45,6 +49,8 @@ class _Job:
         self.op = op
         self.told = told
         self.first: Any = None  # the statement at which it begins to write
+        self.mine = threading.Lock()
+        self.until = 0.0
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -91,9 +97,16 @@ class SqliteStore(Statements):
         job = _Job(op)
         if not self._read(job):
             self._jobs.append(job)
-            with self._writer.lock:
+            in_time = self._writer.lock.acquire(timeout=max(0.0, job.until - time.monotonic()))
+            if not in_time and job.mine.acquire(blocking=False):
+                raise self._busy(None)
+            if not in_time:
+                self._writer.lock.acquire()  # it is being carried out
+            try:
                 while not job.done:
                     self._drain()
+            finally:
+                self._writer.lock.release()
         if job.error is not None:
             raise job.error
         return job.value  # type: ignore[no-any-return]
@@ -152,6 +165,8 @@ class SqliteStore(Statements):
             job.error, job.done = error, True
         else:
             job.first = what
+            wait = what[1].get("wait", BUSY_SECONDS)
+            job.until = time.monotonic() + min(wait, BUSY_SECONDS)
         return job.done
 
     def _drain_all(self) -> None:
@@ -163,7 +178,9 @@ class SqliteStore(Statements):
         """Carry out what waits, in one transaction; under the lock."""
         jobs: list[_Job] = []
         while self._jobs and len(jobs) < MOST_IN_ONE:
-            jobs.append(self._jobs.popleft())
+            job = self._jobs.popleft()
+            if job.mine.acquire(blocking=False):
+                jobs.append(job)
         trouble: BaseException | None = None
         try:
             self._carry_out(jobs)
@@ -181,7 +198,9 @@ class SqliteStore(Statements):
 
     def _carry_out(self, jobs: list[_Job]) -> None:
         connection = self._writer.open()
-        connection.execute("BEGIN IMMEDIATE")
+        jobs = self._begun(connection, jobs)
+        if not jobs:
+            return
         now = int(self._now() * 1000)
 
         def answer(what: tuple[str, dict[str, Any]]) -> list[Any]:
@@ -197,13 +216,40 @@ class SqliteStore(Statements):
                 job.error = error
         connection.execute("COMMIT")
 
+    def _begun(self, connection: sqlite3.Connection, jobs: list[_Job]) -> list[_Job]:
+        """Begin a transaction, and tell which operations are still waited for."""
+        while jobs:
+            left = max(0.001, min(job.until for job in jobs) - time.monotonic())
+            connection.execute(f"PRAGMA busy_timeout = {int(left * 1000)}").fetchall()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                now = time.monotonic() + 0.001
+                for job in jobs:
+                    if job.until <= now:
+                        job.error = self._busy(error)
+                jobs = [job for job in jobs if job.until > now]
+            else:
+                break
+        return jobs
+
+    def _busy(self, error: BaseException | None) -> LedgerUnavailable:
+        made = LedgerUnavailable(
+            f"the ledger {self.path} can't be used: another writer has held it for too long;"
+            " see which: fuser or lsof on it"
+        )
+        made.__cause__ = error
+        return made
+
     def _trouble(self, error: BaseException) -> BaseException:
         if isinstance(error, WrongSchema | LedgerUnavailable):
             return error
         what = getattr(error, "strerror", None) or str(error)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         todo = {
-            sqlite3.SQLITE_BUSY: "another process has held it for too long; see which: fuser or lsof on it",
+            sqlite3.SQLITE_BUSY: "another process has held it for too long",
             sqlite3.SQLITE_FULL: "make room on its disk",
             sqlite3.SQLITE_READONLY: "make it and its folder writable for this user",
             sqlite3.SQLITE_CORRUPT: "restore it from a backup; what it knew is in doubt until then",

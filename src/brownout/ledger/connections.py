@@ -54,7 +54,12 @@ def _of_sqlite(connection: Any) -> Kind:
         found: list[Any] = connection.execute(text, parameters).fetchall()
         return found
 
-    return Kind(execute, lambda: bool(connection.in_transaction), sqlite=True, waits=False)
+    def is_open() -> bool:
+        with suppress(Exception):  # a closed one has rolled back, and raises
+            return bool(connection.in_transaction)
+        return False
+
+    return Kind(execute, is_open, sqlite=True, waits=False)
 
 
 def _of_psycopg(connection: Any) -> Kind:

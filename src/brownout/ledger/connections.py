@@ -55,7 +55,7 @@ def _of_sqlite(connection: Any) -> Kind:
         return found
 
     def is_open() -> bool:
-        with suppress(Exception):  # a closed one has rolled back, and raises
+        with suppress(Exception):  # it was closed, or is another thread's
             return bool(connection.in_transaction)
         return False
 
@@ -100,9 +100,8 @@ def _of_psycopg(connection: Any) -> Kind:
 def _of_sqlalchemy(connection: Any) -> Kind:
     from sqlalchemy import BigInteger, LargeBinary, Text, bindparam
     from sqlalchemy import text as plain
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
-    waits = isinstance(connection, AsyncConnection | AsyncSession | async_scoped_session)
+    waits = any("asyncio" in cls.__module__ for cls in type(connection).__mro__)
     inner: Any = getattr(connection, "sync_session", None) or getattr(
         connection, "sync_connection", connection
     )

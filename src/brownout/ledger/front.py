@@ -68,7 +68,9 @@ class Ledger:
     or a store. Keys older than `horizon_seconds` are refused, so that their rows can be collected
     `margin_seconds` later: the margin must exceed the longest transaction. Who runs something shows
     that it lives, by a heartbeat, within `lease_seconds`. Bodies above `most_kept_bytes` are kept as a
-    digest only. Nothing is connected before the first use.
+    digest only. After a failover, keys from before it that have no row are in doubt, since their row may
+    have been forgotten; unless it is known, by `lossless_failover`, that none ever is (standbys that each
+    commit waits for). Nothing is connected before the first use.
 
     Raises ConfigurationError. Every operation may raise LedgerUnavailable, or WrongSchema if `create`
     was not called; each has a form for asyncio, with an `a` before its name.
@@ -83,6 +85,7 @@ class Ledger:
         margin_seconds: float = 3_600.0,
         lease_seconds: float = 30.0,
         most_kept_bytes: int = MOST_KEPT_BYTES,
+        lossless_failover: bool = False,
     ) -> None:
         spans = {
             "horizon_seconds": horizon_seconds,
@@ -107,7 +110,10 @@ class Ledger:
         self.most_kept_bytes = most_kept_bytes
         self.store: Store = opened(url) if isinstance(url, str) else url
         self._rules = Rules(
-            int(horizon_seconds * 1000), int(margin_seconds * 1000), int(lease_seconds * 1000)
+            int(horizon_seconds * 1000),
+            int(margin_seconds * 1000),
+            int(lease_seconds * 1000),
+            lossless=lossless_failover,
         )
         self.store.keep = max(self.store.keep, self._rules.horizon + self._rules.margin)
         self._heartbeat = Heartbeat(self.renew)
@@ -117,14 +123,17 @@ class Ledger:
 
     def of(self, scope: str) -> Ledger:
         """The same ledger for another scope: who uses a key, and for what."""
-        return Ledger(
+        other = Ledger(
             self.store,
             scope=scope,
             horizon_seconds=self.horizon_seconds,
             margin_seconds=self.margin_seconds,
             lease_seconds=self.lease_seconds,
             most_kept_bytes=self.most_kept_bytes,
+            lossless_failover=self._rules.lossless,
         )
+        other._heartbeat = self._heartbeat  # one thread, whatever the number of scopes
+        return other
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date. Raises WrongSchema for a later version's."""
@@ -187,7 +196,8 @@ class Ledger:
     def _wanted(self, key: str, fingerprint: bytes, handler: HandlerClass) -> Claim:
         fence = int.from_bytes(os.urandom(7), "big") >> 4  # 52 bits: whole numbers everywhere
         name = canonical(key, self.scope)
-        return Claim(self.scope, name, fingerprint, handler, fence, self.lease_seconds)
+        lease, lossless = self.lease_seconds, self._rules.lossless
+        return Claim(self.scope, name, fingerprint, handler, fence, lease, lossless=lossless)
 
     def complete(self, claim: Claim, reply: Reply) -> Reply:
         """Keep what the handler answered, and tell what is answered to every caller with this key.
@@ -195,7 +205,8 @@ class Ledger:
         That is `reply`, or what a successor's was if this attempt comes back too late. While an atomic
         handler's transaction is open the reply goes into it; else it is added to the row. Raises
         StillRunning if the successor has not finished yet; NotEnlisted if there is no row of an atomic
-        handler (a reply from status 400 up, of one that was rolled back, is told and not kept); and
+        handler, which is in doubt then (a reply from status 400 up, of one that was rolled back, is told
+        and not kept); and
         LedgerUnavailable with `not_started` False, when nobody knows.
         """
         kept = reply.kept(self.most_kept_bytes)
@@ -214,7 +225,7 @@ class Ledger:
 
     def _complete(self, claim: Claim, kept: Reply, reply: Reply) -> Generator[Any, Any, Reply]:
         if claim.handler is HandlerClass.ATOMIC:
-            told = yield from ending.keep(self.store, claim, kept)
+            told = yield from ending.keep(self.store, self._rules, claim, kept)
         else:
             told = yield from ending.complete(self.store, self._rules, claim, kept)
         return reply if told is None or told == kept else told

@@ -180,7 +180,8 @@ def test_a_completion_after_its_row_has_gone_is_in_doubt(ways: Ways, now: Now) -
 @pytest.mark.parametrize(
     "bad",
     ["", "x", "0" * 36, "01a22207-b351-4c60-bb92-a1bc3cbefc6f", "01a22207-b351-7c60-cb92-a1bc3cbefc6f",
-     "01a22207-b351-7c60-bb92-a1bc3cbefc6f0", "01a22207b3517c60bb92a1bc3cbefc6f", "g1a22207-b351-7c60-bb92-a1bc3cbefc6f", "é" * 36],
+     "01a22207-b351-7c60-bb92-a1bc3cbefc6f0", "01a22207b3517c60bb92a1bc3cbefc6f",
+     "g1a22207-b351-7c60-bb92-a1bc3cbefc6f", "é" * 36],
 )  # fmt: skip
 def test_malformed_keys_are_refused(ledger: Ledger, bad: str) -> None:
     with pytest.raises(KeyMalformed, match="UUID of version 7"):

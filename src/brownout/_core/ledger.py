@@ -89,12 +89,13 @@ class Seen(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How long things last, in milliseconds; and the table."""
+    """How long things last, in milliseconds; whether a failover forgets nothing; and the table."""
 
     horizon: int
     margin: int
     lease: int
     skew: int = int(SKEW_SECONDS * 1000)
+    lossless: bool = False
     table: Table = TABLE
 
 
@@ -104,7 +105,8 @@ def requested(rules: Rules, seen: Seen, born: int, fingerprint: bytes) -> Event:
     if row is None:
         if born < seen.now - rules.horizon or born <= seen.collected:
             return Event.REQUEST_OLD
-        return Event.REQUEST_LOST if born < seen.since else Event.REQUEST
+        lost = born < seen.since and not rules.lossless
+        return Event.REQUEST_LOST if lost else Event.REQUEST
     if row.standing is not Standing.VOID and row.handler and row.fingerprint != fingerprint:
         return Event.REQUEST_OTHER
     if row.standing is Standing.RUNNING and row.lease_until <= seen.now:
@@ -120,7 +122,7 @@ def asked(rules: Rules, seen: Seen, born: int, *, void: bool) -> Event:
             return Event.ASK
         if born < seen.now - rules.horizon - rules.margin or born <= seen.collected:
             return Event.VOID_FORGOTTEN
-        if born < seen.since:
+        if born < seen.since and not rules.lossless:
             return Event.VOID_LOST
         return Event.VOID_OLD if born < seen.now - rules.horizon else Event.VOID
     if row.standing is Standing.RUNNING and row.lease_until <= seen.now:
@@ -166,7 +168,7 @@ class Claim:
     """
 
     __slots__ = (
-        "enlisted", "fence", "fingerprint", "handler", "key", "lease_seconds", "over", "scope",
+        "enlisted", "fence", "fingerprint", "handler", "key", "lease_seconds", "lossless", "over", "scope",
     )  # fmt: skip
 
     def __init__(
@@ -177,6 +179,8 @@ class Claim:
         handler: HandlerClass,
         fence: int,
         lease_seconds: float,
+        *,
+        lossless: bool = False,
     ) -> None:
         self.scope = scope
         self.key = key
@@ -184,6 +188,7 @@ class Claim:
         self.handler = handler
         self.fence = fence
         self.lease_seconds = lease_seconds
+        self.lossless = lossless
         self.enlisted: Any = None
         self.over = False
 

@@ -99,11 +99,10 @@ TABLE: Table = {
         _OPAQUE: Move(_RUNNING, Says.RUN),
     },
     (_ABSENT, Event.REQUEST_OLD): Move(_ABSENT, Says.TOO_OLD),
-    (_ABSENT, Event.REQUEST_LOST): {
-        _ATOMIC: Move(_ABSENT, Says.RUN),  # the effect was lost with the row, or neither was
-        _RESUMABLE: Move(_RUNNING, Says.RUN),  # the child keys are the same ones
-        _OPAQUE: _UNSURE,
-    },
+    (
+        _ABSENT,
+        Event.REQUEST_LOST,
+    ): _UNSURE,  # of any class: a tombstone may have been forgotten, too
     (_ABSENT, Event.ASK): Move(_ABSENT, Says.NOTHING),
     (_ABSENT, Event.VOID): _NEVER,
     (_ABSENT, Event.VOID_OLD): _NEVER,  # with a row: a transaction begun earlier may yet commit

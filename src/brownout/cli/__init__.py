@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     faults = verbs.add_parser("fault", help="failures made on purpose, each with an end")
     fault_verbs = faults.add_subparsers(dest="fault_verb", required=True, metavar="VERB")
     fault.add(fault_verbs, _duration)
-    serve.add(fault_verbs)
+    serve.add(fault_verbs, _duration)
     unknown.add(verbs, _duration)
     doctor.add(verbs)
     return parser

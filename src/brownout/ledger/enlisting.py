@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from brownout._core.ledger import born
 from brownout.errors import (
     AlreadyTaken,
-    KeyTooOld,
     LedgerUnavailable,
     NotEnlisted,
     StillRunning,
@@ -47,6 +46,7 @@ def enlist(claim: Claim, connection: Any) -> Awaitable[None] | None:
         "fence": claim.fence,
         "fingerprint": claim.fingerprint,
         "born": born(claim.key),
+        "lost": int(claim.lossless),
     }
     text = texts.enlist_text
     if kind.sqlite:
@@ -72,8 +72,9 @@ async def _await(claim: Claim, kind: Kind, text: str, asked: dict[str, Any]) -> 
 
 def _done(claim: Claim, kind: Kind, put: list[Any]) -> None:
     if not put:
-        raise KeyTooOld(
-            f"key {claim.key} has been collected while its handler waited; roll back",
+        raise AlreadyTaken(
+            f"key {claim.key} may not start any more: while its handler waited it was collected, or the"
+            " ledger failed over; let this transaction be rolled back, and ask",
             key=claim.key,
             scope=claim.scope,
         )

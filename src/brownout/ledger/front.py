@@ -68,7 +68,9 @@ class Ledger:
     or a store. Keys older than `horizon_seconds` are refused, so that their rows can be collected
     `margin_seconds` later: the margin must exceed the longest transaction. Who runs something shows
     that it lives, by a heartbeat, within `lease_seconds`. Bodies above `most_kept_bytes` are kept as a
-    digest only. Nothing is connected before the first use.
+    digest only. After a failover, keys from before it that have no row are in doubt, since their row may
+    have been forgotten; unless it is known, by `lossless_failover`, that none ever is (standbys that each
+    commit waits for). Nothing is connected before the first use.
 
     Raises ConfigurationError. Every operation may raise LedgerUnavailable, or WrongSchema if `create`
     was not called; each has a form for asyncio, with an `a` before its name.
@@ -83,6 +85,7 @@ class Ledger:
         margin_seconds: float = 3_600.0,
         lease_seconds: float = 30.0,
         most_kept_bytes: int = MOST_KEPT_BYTES,
+        lossless_failover: bool = False,
     ) -> None:
         spans = {
             "horizon_seconds": horizon_seconds,
@@ -107,7 +110,10 @@ class Ledger:
         self.most_kept_bytes = most_kept_bytes
         self.store: Store = opened(url) if isinstance(url, str) else url
         self._rules = Rules(
-            int(horizon_seconds * 1000), int(margin_seconds * 1000), int(lease_seconds * 1000)
+            int(horizon_seconds * 1000),
+            int(margin_seconds * 1000),
+            int(lease_seconds * 1000),
+            lossless=lossless_failover,
         )
         self.store.keep = max(self.store.keep, self._rules.horizon + self._rules.margin)
         self._heartbeat = Heartbeat(self.renew)
@@ -124,6 +130,7 @@ class Ledger:
             margin_seconds=self.margin_seconds,
             lease_seconds=self.lease_seconds,
             most_kept_bytes=self.most_kept_bytes,
+            lossless_failover=self._rules.lossless,
         )
 
     def create(self) -> None:
@@ -187,7 +194,8 @@ class Ledger:
     def _wanted(self, key: str, fingerprint: bytes, handler: HandlerClass) -> Claim:
         fence = int.from_bytes(os.urandom(7), "big") >> 4  # 52 bits: whole numbers everywhere
         name = canonical(key, self.scope)
-        return Claim(self.scope, name, fingerprint, handler, fence, self.lease_seconds)
+        lease, lossless = self.lease_seconds, self._rules.lossless
+        return Claim(self.scope, name, fingerprint, handler, fence, lease, lossless=lossless)
 
     def complete(self, claim: Claim, reply: Reply) -> Reply:
         """Keep what the handler answered, and tell what is answered to every caller with this key.

@@ -53,14 +53,13 @@ def claim(
 ) -> Generator[Any, Any, Claim | Found]:
     """Get the permission to run, or what became of the key. Raises what `Ledger.claim` does."""
     scope, key, at = want.scope, want.key, born(want.key)
-    lost = look(Standing.ABSENT, On.REQUEST_LOST, want.handler, rules.table).says is Says.RUN
     new = RowOf(scope, key, Standing.RUNNING, want.fence, want.fingerprint, want.handler)
     for _ in range(ROUNDS):
         if want.handler is HandlerClass.ATOMIC:
             seen = yield from store.get(scope, key)
         else:
             seen = yield from store.put(
-                new, at, lease=rules.lease, age=rules.horizon, lost=lost, wait=wait
+                new, at, lease=rules.lease, age=rules.horizon, lost=rules.lossless, wait=wait
             )
         if seen.mine:
             return want
@@ -155,7 +154,7 @@ def ask(
     for _ in range(ROUNDS):
         if void and keeps:
             age = rules.horizon + rules.margin
-            seen = yield from store.put(stone, at, lease=0, age=age, lost=False, wait=wait)
+            seen = yield from store.put(stone, at, lease=0, age=age, lost=rules.lossless, wait=wait)
         else:
             seen = yield from store.get(scope, key)
         if seen.mine:

@@ -37,9 +37,8 @@ MOST_CONNECTIONS = 10
 WAIT_SECONDS = 5.0  # for a connection, for connecting, and for a lock
 ANSWER_SECONDS = 15.0  # a server that says nothing for so long is not there
 CLOCK = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
-STATEMENTS = Statements(CLOCK)
-
 _TIMELINE = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+STATEMENTS = Statements(CLOCK, _TIMELINE)
 _GREET: Any = f"""SELECT version, epoch, {_TIMELINE},
   set_config('lock_timeout', '{WAIT_SECONDS * 1000:.0f}', false),
   CASE WHEN current_setting('synchronous_commit') = 'off'
@@ -60,7 +59,7 @@ class _Broken(Exception):
 class _Connection(psycopg.Connection[Any]):
     """One that gives up on a server that says nothing."""
 
-    def __del__(self) -> None:
+    def __del__(self, *_: Any) -> None:
         """Nothing to warn of: libpq's own connection is closed, in the process that has made it."""
 
     def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
@@ -70,7 +69,7 @@ class _Connection(psycopg.Connection[Any]):
 class _AsyncConnection(psycopg.AsyncConnection[Any]):
     """One that may be let go of with its loop."""
 
-    def __del__(self) -> None:
+    def __del__(self, *_: Any) -> None:
         """As above."""
 
 
@@ -116,10 +115,7 @@ class PostgresStore(Statements):
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
-            _parents.append(
-                (self._threads, dict(self._loops))
-            )  # closing them would end the parent's
-            self._begin()
+            self._begin()  # libpq closes nothing that is the parent's
 
     # ------------------------------------------------------------------------------- operations
 

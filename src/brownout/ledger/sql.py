@@ -54,11 +54,14 @@ def tables(*, blob: str, whole: str, tail: str) -> list[str]:
 
 
 class Statements:
-    """The operations of a store, for a database whose clock is the expression `now`, in milliseconds."""
+    """The operations of a store, for a database with the clock `now`, in milliseconds.
 
-    def __init__(self, now: str) -> None:
+    `epoch` is an expression that changes when a failover may have forgotten something.
+    """
+
+    def __init__(self, now: str, epoch: str = "''") -> None:
         self.keep = 0
-        clock = f"(SELECT {now} AS now, collected, since FROM brownout_ledger_about)"
+        clock = f"(SELECT {now} AS now, collected, since, epoch FROM brownout_ledger_about)"
         self.put_text = f"""INSERT INTO brownout_ledger
   (key, scope, standing, fence, handler, fingerprint, lease_until, made)
 SELECT :key, :scope, :standing, :fence, :handler, :fingerprint,
@@ -78,7 +81,7 @@ WHERE key = :key AND scope = :scope AND standing = :was AND fence = :had RETURNI
         self.enlist_text = f"""INSERT INTO brownout_ledger
   (key, scope, standing, fence, handler, fingerprint, lease_until, made)
 SELECT :key, :scope, 2, :fence, 1, :fingerprint, 0, a.now FROM {clock} a
-WHERE :born > a.collected RETURNING 1"""
+WHERE :born > a.collected AND (:lost = 1 OR (:born >= a.since AND a.epoch = {epoch})) RETURNING 1"""
         self.until_text = f"""UPDATE brownout_ledger_about SET collected =
   CASE WHEN {now} - :horizon - 1 > collected THEN {now} - :horizon - 1 ELSE collected END
 RETURNING collected"""

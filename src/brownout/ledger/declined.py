@@ -22,13 +22,17 @@ AGAIN_SECONDS = 1.0
 async def decline(ledger: Ledger, claim: Claim, reply: Reply) -> Reply:
     """Keep an atomic handler's no, whose transaction was rolled back; tell what holds for the key.
 
-    A caller takes a no for certain: without the row a late duplicate of its call could yet succeed.
+    A caller takes a no for certain: without a row a late duplicate of its call could yet succeed. So the
+    key is voided first, which is true whatever follows; then the tombstone takes the answer in.
     Raises StillRunning, Voided and InDoubt if somebody else was first, and what a ledger raises.
     """
-    kept = reply.kept(ledger.most_kept_bytes)
-    seen = await ledger.store.arun(_put(ledger, claim, Standing.DONE, kept))
+    seen = await ledger.store.arun(_put(ledger, claim, Standing.VOID))
     about = {"key": claim.key, "scope": claim.scope}
+    if seen.mine and seen.row is not None and seen.row.standing is Standing.DONE:
+        return reply  # it was committed: its row has the answer
     if seen.mine:
+        done = _row(claim, Standing.DONE)._replace(reply=reply.kept(ledger.most_kept_bytes))
+        await ledger.store.arun(ledger.store.swap(_row(claim, Standing.VOID), done))
         return reply
     if seen.waited or seen.row is None or seen.row.standing is Standing.RUNNING:
         raise StillRunning(
@@ -43,25 +47,20 @@ async def decline(ledger: Ledger, claim: Claim, reply: Reply) -> Reply:
 
 async def amend(ledger: Ledger, claim: Claim, reply: Reply) -> None:
     """Keep the end of an answer that was too long to be kept when its work was recorded as done."""
-    about = (claim.fence, claim.fingerprint, claim.handler, 0)
-    old = Row(claim.scope, claim.key, Standing.DONE, *about)
+    old = _row(claim, Standing.DONE)
     await ledger.store.arun(ledger.store.swap(old, old._replace(reply=reply)))
 
 
 async def unrecorded(ledger: Ledger, claim: Claim) -> None:
     """An atomic handler may have committed without the row: it is in doubt, and is not run again."""
-    await ledger.store.arun(_put(ledger, claim, Standing.DOUBT, None))
+    await ledger.store.arun(_put(ledger, claim, Standing.DOUBT))
 
 
-def _put(
-    ledger: Ledger, claim: Claim, standing: Standing, reply: Reply | None
-) -> Generator[Any, Any, Seen]:
-    row = Row(
-        claim.scope, claim.key, standing, claim.fence, claim.fingerprint, claim.handler, 0, reply
-    )
+def _row(claim: Claim, standing: Standing) -> Row:
+    return Row(claim.scope, claim.key, standing, claim.fence, claim.fingerprint, claim.handler)
+
+
+def _put(ledger: Ledger, claim: Claim, standing: Standing) -> Generator[Any, Any, Seen]:
     age = int((ledger.horizon_seconds + ledger.margin_seconds) * 1000)
-    return (
-        yield from ledger.store.put(
-            row, born(claim.key), lease=0, age=age, lost=True, wait=WAIT_SECONDS
-        )
-    )
+    row, at = _row(claim, standing), born(claim.key)
+    return (yield from ledger.store.put(row, at, lease=0, age=age, lost=True, wait=WAIT_SECONDS))

@@ -7,12 +7,10 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from brownout._core.ledger import HandlerClass, Reply
 from brownout.errors import ConfigurationError
-from brownout.ledger.http.kept import Capture, keepable, pack, replay, unpack
+from brownout.ledger.http.kept import Capture, keepable, replay
 from brownout.ledger.http.routes import UNDECLARED, Routes, path_of
 
 JSON = (("content-type", "application/json"),)
@@ -71,35 +69,6 @@ def test_headers_have_a_limit() -> None:
     kept = keepable([(b"x-%d" % n, b"v" * 1_000) for n in range(20)] + [(b"location", b"/1")])
     assert sum(len(n) + len(v) for n, v in kept) <= 8_192
     assert ("location", "/1") in kept
-
-
-texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=20)
-replies = st.builds(
-    Reply,
-    st.integers(100, 599),
-    st.lists(st.tuples(texts, texts), max_size=4).map(tuple),
-    st.binary(max_size=3_000),
-    st.booleans(),
-)
-
-
-@given(replies)
-def test_a_reply_comes_back_as_it_was_packed(reply: Reply) -> None:
-    assert unpack(pack(reply)) == reply
-
-
-def test_a_long_text_gets_short_and_noise_no_longer() -> None:
-    assert len(pack(Reply(200, (), b"all the same " * 1_000))) < 500
-    noise = os.urandom(10_000)
-    assert len(pack(Reply(200, (), noise))) < 10_100
-
-
-@pytest.mark.parametrize(
-    "packed", [b"", b"\x03x", b"\x02x", pack(Reply(200, (), b"x" * 2_000))[:-9], b"\x01\0\0\0\x04x"]
-)
-def test_what_was_not_packed_so_is_a_value_error(packed: bytes) -> None:
-    with pytest.raises(ValueError):
-        unpack(packed)
 
 
 # ------------------------------------------------------------------------------------------- replay

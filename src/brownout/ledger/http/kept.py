@@ -1,11 +1,9 @@
-"""What of a handler's answer is kept, and how it is packed; and what is sent when it is told again."""
+"""What of a handler's answer is kept, and what is sent when it is told again."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import zlib
 from typing import TYPE_CHECKING
 
 from brownout._core.ledger import MOST_KEPT_BYTES, Reply
@@ -15,10 +13,9 @@ from .problem import Sent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Capture", "keepable", "pack", "replay", "unpack"]
+__all__ = ["Capture", "keepable", "replay"]
 
 MOST_HEADERS_BYTES = 8_192
-COMPRESSED_FROM = 1_024
 
 # Of one connection, of one moment, or of one caller; and what is written anew each time.
 _NEVER = {
@@ -86,38 +83,6 @@ class Capture:
             return Reply(self.status, self.headers, bytes(self._body))
         digest = self._digest.digest() if self.ended else b""
         return Reply(self.status, self.headers, digest, whole=False)
-
-
-def pack(reply: Reply) -> bytes:
-    """A reply as bytes, for a store's column; from 1 KiB on compressed if that makes it smaller."""
-    head = json.dumps(
-        [reply.status, reply.whole, reply.headers], separators=(",", ":"), ensure_ascii=False
-    ).encode()
-    packed = len(head).to_bytes(4, "big") + head + reply.body
-    if len(packed) >= COMPRESSED_FROM:
-        smaller = zlib.compress(packed, 6)
-        if len(smaller) < len(packed):
-            return b"\x02" + smaller
-    return b"\x01" + packed
-
-
-def unpack(packed: bytes) -> Reply:
-    """The reply again. Raises ValueError for what `pack` has not made."""
-    form, data = packed[:1], packed[1:]
-    if form == b"\x02":
-        # What is kept is small: more than this was not made by `pack`.
-        expander = zlib.decompressobj()
-        try:
-            data = expander.decompress(data, 16 * MOST_KEPT_BYTES)
-        except zlib.error as error:
-            raise ValueError(f"a kept reply can't be read: {error}") from None
-        if not expander.eof:
-            raise ValueError("a kept reply can't be read: it is cut, or far too large")
-    elif form != b"\x01":
-        raise ValueError("a kept reply can't be read: it is of a later version")
-    size = int.from_bytes(data[:4], "big")
-    status, whole, headers = json.loads(data[4 : 4 + size])
-    return Reply(status, tuple((n, v) for n, v in headers), data[4 + size :], whole=whole)
 
 
 def replay(reply: Reply | None) -> Sent:

@@ -19,7 +19,7 @@ from brownout._core.resolver import Busy, Told, Wanted
 from brownout._drive import threads
 from brownout._drive.clock import clock
 from brownout._drive.context import ambient
-from brownout._drive.function import is_async
+from brownout._drive.function import is_async, name_of
 from brownout._find import Find, answer, ask_faults
 from brownout.errors import ConfigurationError, OutcomeUnknown
 
@@ -190,6 +190,10 @@ class Unknowns:
         """Ask what became of an unknown outcome, in this thread, until it is known or the time is over."""
         if not outcome.unknown:
             return outcome
+        if isinstance(self._asker, Find) and is_async(self._asker.find):
+            raise TypeError(
+                f"{name_of(self._asker.find)} is async: use `await guard.aresolve(...)`"
+            )
         wanted = self._wanted(outcome, within, give_up)
         turn = _Turn(self._target, wanted, cast("Asker", self._asker), self._journal)
         flow = resolver.resolve(wanted, core.chance, core.may_ask, clock.now())
@@ -257,7 +261,7 @@ class Unknowns:
         if isinstance(self._asker, Find):
             absent_at = outcome.ended_at + self._asker.horizon_seconds
             return Wanted(outcome.key, until, void=False, absent_at=absent_at)
-        return Wanted(outcome.key, until, void=give_up == "void")
+        return Wanted(outcome.key, until, void=give_up == "void", ended_at=outcome.ended_at)
 
 
 class _Turn:

@@ -90,9 +90,10 @@ def run(
     may_ask: bool = True,
     absent_at: float = inf,
     chance: float = 0.5,
+    ended_at: float = 100.0,
 ) -> Run:
     ledger, now = Ledger(world), 100.0
-    wanted = Wanted(KEY, now + within, void, absent_at)
+    wanted = Wanted(KEY, now + within, void, ended_at, absent_at)
     flow = resolver.resolve(wanted, lambda: chance, lambda: may_ask, now)
     command: Any = next(flow, None)
     try:
@@ -133,12 +134,19 @@ worlds = st.builds(
 )
 
 
-@given(worlds, st.booleans(), st.booleans(), st.floats(0, 0.999), st.sampled_from([0.05, 1.0, 5.0]))
+@given(
+    worlds,
+    st.booleans(),
+    st.booleans(),
+    st.floats(0, 0.999),
+    st.sampled_from([0.05, 1.0, 5.0]),
+    st.sampled_from([0.0, 99.0, 100.0, inf]),
+)
 @settings(max_examples=600, deadline=None)
 def test_what_is_told_is_true_and_stays_true(
-    world: World, void: bool, may_ask: bool, chance: float, within: float
+    world: World, void: bool, may_ask: bool, chance: float, within: float, ended_at: float
 ) -> None:
-    ran = run(world, void=void, may_ask=may_ask, chance=chance, within=within)
+    ran = run(world, void=void, may_ask=may_ask, chance=chance, within=within, ended_at=ended_at)
     outcome, truth = known(ran, void=void), ran.ledger.standing
     forever = truth(1e9)
     if outcome.succeeded:
@@ -153,7 +161,7 @@ def test_what_is_told_is_true_and_stays_true(
     assert [outcome.succeeded, outcome.failed, outcome.unknown].count(True) == 1
     assert ran.ended <= ran.began + within + 2 * resolver.LEAST_SECONDS
     assert void or ran.ledger.voided_at == inf
-    if not may_ask:  # one a second, and those of the last phase
+    if not may_ask and ended_at == inf:  # one a second, and those of the last phase
         before = [at for at, _ in ran.ledger.asked if at < 100.0 + within * 0.6 - 1e-9]
         busy = any(fate == "busy" for _, fate in world.questions)  # nothing was asked
         gaps = [b - a for a, b in pairwise(before)]
@@ -180,6 +188,17 @@ def test_what_is_absent_is_asked_for_before_it_is_voided() -> None:
     gaps = [b - a for a, b in pairwise(plain)]
     assert max(gaps) <= 1.2
     assert gaps[0] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "void_at"),
+    [(0.0, 100.0), (98.0, 101.0), (99.9, 102.9), (101.0, 103.0), (inf, 103.0)],
+)
+def test_what_was_sent_long_ago_is_voided_sooner(ended_at: float, void_at: float) -> None:
+    ran = run(World(), ended_at=ended_at)
+    assert [at for at, void in ran.ledger.asked if void] == [pytest.approx(void_at, abs=0.011)]
+    kept = run(World(), ended_at=ended_at, void=False)
+    assert not any(void for _, void in kept.ledger.asked)
 
 
 def test_a_void_whose_reply_is_lost_is_repeated() -> None:

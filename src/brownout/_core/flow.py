@@ -8,6 +8,7 @@ key, and is answered with the time and the `Done` of that question. A driver car
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
@@ -98,8 +99,9 @@ class Call:
         if shown.certainty is Certainty.UNKNOWN or self.certainty is not Certainty.UNKNOWN:
             # Once unknown, a later refusal does not make it certain.
             self.certainty = shown.certainty
-        if shown.certainty is Certainty.UNKNOWN and attempt.phase > self.phase:
-            self.phase = attempt.phase
+        if shown.certainty is Certainty.UNKNOWN:
+            inner = error.phase if isinstance(error, OutcomeUnknown) else Phase.NOT_SENT
+            self.phase = max(self.phase, attempt.phase, inner)
         self.core.settle(self.options.operation, attempt, shown.class_, now)
         return shown
 
@@ -148,7 +150,7 @@ class Call:
         certainty = Certainty.ANSWERED if error is None else self.certainty
         seconds, key = now - self.began, self.options.key
         if certainty is not Certainty.UNKNOWN:
-            return Outcome(done.value, error, certainty, self.tried, seconds, key)
+            return Outcome(done.value, error, certainty, self.tried, seconds, key, None, inf)
         return Outcome(None, error, certainty, self.tried, seconds, key, self.phase, now)
 
     def note(self, error: BaseException, now: float) -> None:

@@ -13,7 +13,18 @@ from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from brownout._core.value import Value
-from brownout.errors import OutcomeUnknown, Refused
+from brownout.errors import (
+    KeyFromTheFuture,
+    KeyMalformed,
+    KeyTooOld,
+    LedgerError,
+    LedgerUnavailable,
+    OtherPayload,
+    OutcomeUnknown,
+    Refused,
+    StillRunning,
+    Voided,
+)
 
 T = TypeVar("T")
 
@@ -103,6 +114,22 @@ def classify(exc: BaseException, answers: tuple[type[BaseException], ...] = ()) 
         return Shown.of(OutcomeClass.UNKNOWN)
     if isinstance(exc, OSError) and _never_connected(exc):
         return Shown.of(OutcomeClass.CONNECT)
+    if isinstance(exc, LedgerError):
+        return _of_ledger(exc)
+    return Shown.of(OutcomeClass.FAILURE)
+
+
+# What a ledger says of a key that was not run now. An earlier attempt with it may have been: that stays.
+_NOT_RUN = (Voided, KeyMalformed, KeyFromTheFuture, KeyTooOld, OtherPayload)
+
+
+def _of_ledger(exc: LedgerError) -> Shown:
+    if isinstance(exc, _NOT_RUN):
+        return Shown.of(OutcomeClass.SUCCESS)  # an answer: no
+    if isinstance(exc, LedgerUnavailable) and exc.not_started:
+        return Shown(OutcomeClass.FAILURE, Certainty.ABSENT)
+    if isinstance(exc, StillRunning):
+        return Shown(OutcomeClass.FAILURE, Certainty.UNKNOWN, exc.retry_after)
     return Shown.of(OutcomeClass.FAILURE)
 
 

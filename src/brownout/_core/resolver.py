@@ -2,8 +2,8 @@
 
 1. Only what nothing can change any more is told as succeeded or failed.
 2. ABSENT proves nothing, but when a horizon has passed that the user vouches for. So what is absent is
-   asked for until the time runs short; then it is voided, if that is wanted, and the void is repeated
-   until it is answered: it does no harm twice.
+   asked for until the time runs short (counted from when it was sent); then it is voided, if that is
+   wanted, and the void is repeated until it is answered: it does no harm twice.
 3. A question that could not be asked says nothing. Whatever is not a fact at the end stays unknown.
 4. The first question and the last phase are always asked; between them the target's budget decides, but
    for one question a second.
@@ -47,12 +47,14 @@ class Busy(Exception):
 class Wanted(NamedTuple):
     """What is to be settled: the key, until which instant, and whether it is voided in the end.
 
-    `absent_at` is the instant from which a question that begins then and finds nothing is a fact.
+    `ended_at` is when the caller sent it last (infinite: not known), `absent_at` the instant from which a
+    question that begins then and finds nothing is a fact.
     """
 
     key: str
     until: float
     void: bool
+    ended_at: float = inf
     absent_at: float = inf
 
 
@@ -73,7 +75,7 @@ def resolve(
 ) -> Generator[Command, tuple[float, Done | None], Told]:
     """Ask until it is known or the time is over. `may_ask` spends the budget; `chance` is in [0, 1)."""
     told = Told(None, None, 0)
-    last_at = wanted.until - min(LAST_MOST_SECONDS, (wanted.until - now) * LAST_SHARE)
+    last_at = _last_at(wanted, now)
     asked_at, tries = -inf, 0
     while now < wanted.until:
         last = now >= last_at
@@ -96,6 +98,15 @@ def resolve(
             break
         now, _ = yield Wait(max(LEAST_SECONDS, wake - now))
     return told
+
+
+def _last_at(wanted: Wanted, now: float) -> float:
+    """When the last phase begins. What was sent long ago has had its time: it is voided at once."""
+    span = wanted.until - now
+    last_at = wanted.until - min(LAST_MOST_SECONDS, span * LAST_SHARE)
+    if wanted.void and wanted.ended_at < now:
+        return max(now, last_at - (now - wanted.ended_at))
+    return last_at
 
 
 def _told(told: Told, done: Done, *, fact: bool) -> Told:
@@ -134,10 +145,7 @@ def settled(
     answer, key = told.answer, outcome.key or ""
     certain = {"key": outcome.key, "attempts": outcome.attempts, "seconds": outcome.seconds}
     if told.error is None and told.never:
-        because = f" ({answer.because})" if answer is not None and answer.because else ""
-        message = (
-            f"{target}: {key} never happened, and never will{because}: it is safe to do without it"
-        )
+        message = f"{target}: {key} never happened, and never will"
         error = Voided(message, key=key)
         return Outcome(value=None, error=error, certainty=Certainty.ABSENT, **certain)  # type: ignore[arg-type]
     if told.error is None and answer is not None and answer.standing is Standing.DONE:

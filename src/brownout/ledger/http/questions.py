@@ -34,7 +34,7 @@ __all__ = ["AT", "OUTCOME_OF", "Question", "about", "answer", "found", "parse"]
 AT = "/.well-known/outcome"
 LOOKED_THROUGH_MOST = 32
 # Seconds between looks for an answer whose commit was seen: it is added in the next moment, or never.
-REPLY_WAITS = (0.01, 0.03, 0.06, 0.1, 0.1, 0.2)
+REPLY_WAITS = (0.01, 0.03, 0.06, 0.1)
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds between two looks; the last one stays
 OUTCOME_OF = {
     Standing.DONE: "done",

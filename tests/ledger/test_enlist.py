@@ -75,7 +75,7 @@ def server(postgres: PostgresServer) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def by_sqlite(place: Place, *, isolation: str | None = "") -> Iterator[Any]:
+def by_sqlite(place: Place, *, isolation: Any = "DEFERRED") -> Iterator[Any]:
     path = place.url.removeprefix("sqlite:///")
     with contextlib.closing(
         sqlite3.connect(path, isolation_level=isolation, check_same_thread=False)
@@ -162,7 +162,7 @@ def by_engine(place: Place) -> Iterator[Any]:
     engine.dispose()
 
 
-WAYS = {
+WAYS: dict[str, tuple[str, Callable[[Place], Any]]] = {
     "sqlite3": ("lite", by_sqlite),
     "sqlite3 in autocommit": ("lite", lambda place: by_sqlite(place, isolation=None)),
     "a session over sqlite": ("lite", by_session),

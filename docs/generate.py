@@ -24,7 +24,8 @@ from brownout._core.breaker import TRANSITIONS, GatePhase
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Retry", "Transport", "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
+    "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -91,7 +92,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
-    lines += entry("brownout.ledger.Find", brownout.ledger.Find)
+    for name in ("Find", "Ledger", "Once", "Outcomes"):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]

@@ -39,6 +39,7 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
+    "unknown forget",
 )
 
 

@@ -20,6 +20,7 @@ import brownout.ext.httpx
 import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
+from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
@@ -114,10 +115,52 @@ def states() -> str:
         "When two hold, the one further down the table is named. No evidence is not a state: it is",
         "None.",
     ]
+    lines += ["", "## How they move", "", *moves()]
     lines += ["", "# The breaker's gate", "", "| from | when | to |", "|---|---|---|"]
     lines += [f"| {a.value} | {event} | {b.value} |" for (a, event), b in TRANSITIONS.items()]
-    lines += ["", f"It starts {GatePhase.CLOSED.value}.", ""]
+    edges = [(a.value, event, b.value) for (a, event), b in TRANSITIONS.items()]
+    lines += ["", f"It starts {GatePhase.CLOSED.value}.", "", *diagram(edges), ""]
     return "\n".join(lines)
+
+
+def moves() -> list[str]:
+    """The table of a target's states, and its diagram: all that are ill move alike, but to each other."""
+    ill = [state.name for state in State if state is not State.HEALTHY]
+    lines = ["| at | from | to | on what evidence |", "|---|---|---|---|"]
+    edges: list[tuple[str, str, str]] = []
+    for move in MOVES:
+        before, after = groups(move.before, ill), groups(move.after, ill)
+        to = ["another of these"] if before == after else after
+        lines += [f"| {move.event} | {told(before)} | {told(to)} | {move.evidence} |"]
+        edges += [(a, move.event, b) for a in before for b in after]
+    return [
+        *lines,
+        "",
+        f"A target starts with no evidence; *ill* is any of {', '.join(ill)}.",
+        "An operation's state moves by a row of this table or not at all; a target's is that of its",
+        "worst operation.",
+        "",
+        *diagram(edges),
+    ]
+
+
+def groups(states: tuple[State | None, ...], ill: list[str]) -> list[str]:
+    names = ["no evidence" if state is None else state.name for state in states]
+    return [name for name in names if name not in ill] + (["ill"] if set(ill) <= {*names} else [])
+
+
+def told(names: list[str]) -> str:
+    return " or ".join(f"*{name}*" if name == "ill" else name for name in names)
+
+
+def diagram(edges: list[tuple[str, str, str]]) -> list[str]:
+    """As mermaid draws it, from whoever is first."""
+    names = {name: name.replace(" ", "_") for a, _, b in edges for name in (a, b)}
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f'    state "{name}" as {id_}' for name, id_ in names.items() if name != id_]
+    lines += [f"    [*] --> {names[edges[0][0]]}"]
+    lines += [f"    {names[a]} --> {names[b]}: {event}" for a, event, b in edges]
+    return [*lines, "```"]
 
 
 def cli() -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from brownout._core.journal import Entry
     from brownout.ledger.journal_file import Op
 
-SLOW_SECONDS = 0.25  # a write that takes longer holds no call up
+SLOW_SECONDS = 0.5  # a write that takes longer holds no call up
 RETRY_SECONDS = 0.5
 PATIENCE_SECONDS = 3.0  # a file that another process has locked is trouble only after so long
 READ_SECONDS = 2.0

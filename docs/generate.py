@@ -1,7 +1,7 @@
 """Writes the parts of the reference that the code itself knows: `python docs/generate.py [--check]`.
 
-api.md from the public names and their docstrings, states.md from the tables, cli.md from the help of the
-command line. With --check nothing is written, and what is out of date is named.
+api.md from the public names and their docstrings, states.md and ledger.md from the tables, cli.md from
+the help of the command line. With --check nothing is written, and what is out of date is named.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from typing import Any
 import brownout
 import brownout.ext.asgi
 import brownout.ext.httpx
+import brownout.ledger
 import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
+from brownout._core.ledger import TABLE, Move
+from brownout._core.ledger import diagram as ledger_diagram
 from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Retry", "Transport", "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Retry", "Transport",
+    "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -163,6 +167,37 @@ def diagram(edges: list[tuple[str, str, str]]) -> list[str]:
     return [*lines, "```"]
 
 
+def ledger() -> str:
+    lines = [
+        NOTE,
+        "# The ledger",
+        "",
+        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
+        "",
+        "| it is | what happens | handler | it is then | who asked is told |",
+        "|---|---|---|---|---|",
+    ]
+    for (standing, event), found in TABLE.items():
+        moves = {None: found} if isinstance(found, Move) else found
+        for handler, move in moves.items():
+            who = handler.value if handler else "any"
+            told = [standing.value, event.value, who, move.to.value, move.says.value]
+            lines.append(f"| {' | '.join(told)} |")
+    lines += ["", "```mermaid", ledger_diagram(), "```", "", "# Names", ""]
+    for name in (
+        "Ledger",
+        "HandlerClass",
+        "Standing",
+        "Claim",
+        "Found",
+        "Answer",
+        "Reply",
+        "Asker",
+    ):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def cli() -> str:
     lines = [NOTE, "# Command line", ""]
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -180,7 +215,7 @@ def cli() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {"api.md": api, "states.md": states, "cli.md": cli}
+PAGES = {"api.md": api, "ledger.md": ledger, "states.md": states, "cli.md": cli}
 
 
 def main() -> int:

@@ -35,6 +35,10 @@ class Server:
             shutil.chown(self.folder, self.user, self.user)
         self.folder.chmod(0o700)
 
+    @staticmethod
+    def needed() -> None:
+        """Skip the test where there is no such server."""
+
     def command(self) -> Sequence[str]:
         raise NotImplementedError
 
@@ -89,12 +93,16 @@ class PostgresServer(Server):
 
     user = "postgres"
 
-    def __init__(self) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-        if not found:
+    @staticmethod
+    def needed() -> None:
+        """Skip the test where there is none."""
+        if not binaries():
             pytest.skip("postgresql is not installed")
+
+    def __init__(self) -> None:
+        self.needed()
         super().__init__()
-        self.binary = found[-1].parent
+        self.binary = binaries()[-1].parent
         data = str(self.folder / "data")
         self.run(
             str(self.binary / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-sync",
@@ -132,11 +140,14 @@ class PostgresServer(Server):
 class RedisServer(Server):
     """Redis on a Unix socket, its log written at each write; `shoot` loses nothing."""
 
-    user = ""
-
-    def __init__(self, *more: str) -> None:
+    @staticmethod
+    def needed() -> None:
+        """Skip the test where there is none."""
         if not shutil.which("redis-server"):
             pytest.skip("redis-server is not installed")
+
+    def __init__(self, *more: str) -> None:
+        self.needed()
         super().__init__()
         self.more = more
         self.url = f"unix://{self.folder}/socket"
@@ -155,6 +166,10 @@ class RedisServer(Server):
                 return bool(client.ping())
             except redis.RedisError:
                 return False
+
+
+def binaries() -> list[Path]:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
 def until(

@@ -54,7 +54,12 @@ def _of_sqlite(connection: Any) -> Kind:
         found: list[Any] = connection.execute(text, parameters).fetchall()
         return found
 
-    return Kind(execute, lambda: bool(connection.in_transaction), sqlite=True, waits=False)
+    def is_open() -> bool:
+        with suppress(Exception):  # it was closed, or is another thread's
+            return bool(connection.in_transaction)
+        return False
+
+    return Kind(execute, is_open, sqlite=True, waits=False)
 
 
 def _of_psycopg(connection: Any) -> Kind:
@@ -95,9 +100,8 @@ def _of_psycopg(connection: Any) -> Kind:
 def _of_sqlalchemy(connection: Any) -> Kind:
     from sqlalchemy import BigInteger, LargeBinary, Text, bindparam
     from sqlalchemy import text as plain
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
-    waits = isinstance(connection, AsyncConnection | AsyncSession | async_scoped_session)
+    waits = any("asyncio" in cls.__module__ for cls in type(connection).__mro__)
     inner: Any = getattr(connection, "sync_session", None) or getattr(
         connection, "sync_connection", connection
     )

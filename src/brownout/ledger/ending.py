@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from brownout._core.ledger import Claim, HandlerClass, Says, Standing, look
+from brownout._core.ledger import Claim, HandlerClass, Says, Standing, born, look
 from brownout._core.ledger import Event as On
 from brownout._core.ledger import Row as RowOf
 from brownout.errors import InDoubt, NotEnlisted, StillRunning, Voided
@@ -49,7 +49,9 @@ def complete(
     raise hot(claim)
 
 
-def keep(store: Store, claim: Claim, reply: Reply) -> Generator[Any, Any, Reply | None]:
+def keep(
+    store: Store, rules: Rules, claim: Claim, reply: Reply
+) -> Generator[Any, Any, Reply | None]:
     """Add the reply to an atomic handler's row, or tell what another attempt's was (None: lost)."""
     if claim.enlisted is not None and (yield from store.keep_reply(claim, reply)):
         return reply
@@ -58,6 +60,10 @@ def keep(store: Store, claim: Claim, reply: Reply) -> Generator[Any, Any, Reply 
         return seen.row.reply
     if reply.status >= 400:
         return reply  # it was rolled back: nothing happened, and a retry may do better
+    if claim.enlisted is None:  # it may have committed something else: never run it again
+        doubt = _running(claim)._replace(standing=Standing.DOUBT)
+        age = rules.horizon + rules.margin
+        yield from store.put(doubt, born(claim.key), lease=0, age=age, lost=True, wait=0.0)
     what = "did not enlist" if claim.enlisted is None else "did not commit the ledger's row"
     raise NotEnlisted(
         f"the atomic handler of key {claim.key} answered {reply.status} and {what}: its effect, if it"

@@ -123,7 +123,7 @@ class Ledger:
 
     def of(self, scope: str) -> Ledger:
         """The same ledger for another scope: who uses a key, and for what."""
-        return Ledger(
+        other = Ledger(
             self.store,
             scope=scope,
             horizon_seconds=self.horizon_seconds,
@@ -132,6 +132,8 @@ class Ledger:
             most_kept_bytes=self.most_kept_bytes,
             lossless_failover=self._rules.lossless,
         )
+        other._heartbeat = self._heartbeat  # one thread, whatever the number of scopes
+        return other
 
     def create(self) -> None:
         """Make the tables, or bring older ones up to date. Raises WrongSchema for a later version's."""
@@ -203,7 +205,8 @@ class Ledger:
         That is `reply`, or what a successor's was if this attempt comes back too late. While an atomic
         handler's transaction is open the reply goes into it; else it is added to the row. Raises
         StillRunning if the successor has not finished yet; NotEnlisted if there is no row of an atomic
-        handler (a reply from status 400 up, of one that was rolled back, is told and not kept); and
+        handler, which is in doubt then (a reply from status 400 up, of one that was rolled back, is told
+        and not kept); and
         LedgerUnavailable with `not_started` False, when nobody knows.
         """
         kept = reply.kept(self.most_kept_bytes)
@@ -222,7 +225,7 @@ class Ledger:
 
     def _complete(self, claim: Claim, kept: Reply, reply: Reply) -> Generator[Any, Any, Reply]:
         if claim.handler is HandlerClass.ATOMIC:
-            told = yield from ending.keep(self.store, claim, kept)
+            told = yield from ending.keep(self.store, self._rules, claim, kept)
         else:
             told = yield from ending.complete(self.store, self._rules, claim, kept)
         return reply if told is None or told == kept else told

@@ -22,14 +22,13 @@ import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
 from brownout._core.ledger import TABLE, Move
-from brownout._core.ledger import diagram as ledger_diagram
 from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Retry", "Transport",
-    "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
+    "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -44,7 +43,6 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
-    "unknown forget",
 )
 
 
@@ -128,6 +126,41 @@ def states() -> str:
     return "\n".join(lines)
 
 
+def ledger() -> str:
+    lines = [
+        NOTE,
+        "# The ledger",
+        "",
+        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
+        "",
+        "| it is | what happens | handler | it is then | who asked is told |",
+        "|---|---|---|---|---|",
+    ]
+    edges: list[tuple[str, str, str]] = []
+    for (standing, event), found in TABLE.items():
+        classes = {None: found} if isinstance(found, Move) else found
+        for handler, move in classes.items():
+            who = handler.value if handler else "any"
+            cells = [standing.value, event.value, who, move.to.value, move.says.value]
+            lines.append(f"| {' | '.join(cells)} |")
+            if move.to is not standing:
+                of = f" ({handler.value})" if handler else ""
+                edges.append((standing.value, event.value + of, move.to.value))
+    lines += ["", *diagram(edges), "", "# Names", ""]
+    for name in (
+        "Ledger",
+        "HandlerClass",
+        "Standing",
+        "Claim",
+        "Found",
+        "Answer",
+        "Reply",
+        "Asker",
+    ):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def moves() -> list[str]:
     """The table of a target's states, and its diagram: all that are ill move alike, but to each other."""
     ill = [state.name for state in State if state is not State.HEALTHY]
@@ -166,37 +199,6 @@ def diagram(edges: list[tuple[str, str, str]]) -> list[str]:
     lines += [f"    [*] --> {names[edges[0][0]]}"]
     lines += [f"    {names[a]} --> {names[b]}: {event}" for a, event, b in edges]
     return [*lines, "```"]
-
-
-def ledger() -> str:
-    lines = [
-        NOTE,
-        "# The ledger",
-        "",
-        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
-        "",
-        "| it is | what happens | handler | it is then | who asked is told |",
-        "|---|---|---|---|---|",
-    ]
-    for (standing, event), found in TABLE.items():
-        moves = {None: found} if isinstance(found, Move) else found
-        for handler, move in moves.items():
-            who = handler.value if handler else "any"
-            told = [standing.value, event.value, who, move.to.value, move.says.value]
-            lines.append(f"| {' | '.join(told)} |")
-    lines += ["", "```mermaid", ledger_diagram(), "```", "", "# Names", ""]
-    for name in (
-        "Ledger",
-        "HandlerClass",
-        "Standing",
-        "Claim",
-        "Found",
-        "Answer",
-        "Reply",
-        "Asker",
-    ):
-        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def cli() -> str:

@@ -27,8 +27,8 @@ from brownout._core.state import MOVES
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Retry",
-    "Transport", "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
+    "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -95,6 +95,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
+    for name in ("Find", "Ledger", "Once", "Outcomes"):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]

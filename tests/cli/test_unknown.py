@@ -151,6 +151,18 @@ def test_a_key_out_of_a_log_needs_no_journal(
     assert (code, "no UUID of version 7" in err) == (2, True)
 
 
+def test_what_somebody_has_found_out_is_forgotten(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(url, KEY)
+    write(url, OTHER)
+    assert run(capsys, "forget", KEY, "--journal", url) == (0, "forgotten: 1\n", "")
+    assert [entry.key for entry in opened(url).unsettled()] == [OTHER]
+    code, out, err = run(capsys, "forget", OTHER, KEY, "--journal", url)
+    assert (code, out, len(opened(url).unsettled())) == (2, "", 1)
+    assert "see: brownout unknown list" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

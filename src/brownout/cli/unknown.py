@@ -67,6 +67,12 @@ def add(verbs: Any, duration: Callable[[str], float]) -> None:
         )
         _where(settling)
         settling.set_defaults(run=run)
+    forgetting = inner.add_parser(
+        "forget", help="strike them out of the journal: somebody has found out what became of them"
+    )
+    forgetting.add_argument("keys", nargs="+", metavar="KEY")
+    _where(forgetting)
+    forgetting.set_defaults(run=_forget)
 
 
 def _where(parser: ArgumentParser) -> None:
@@ -121,6 +127,28 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{max(0.0, seconds):.0f}s"
+
+
+def _forget(options: Namespace) -> int:
+    journal = _journal(options, needed=True)
+    assert journal is not None
+    known = {entry.key: entry for entry in journal.unsettled(options.target)}
+    found = [_known(known, key, journal) for key in options.keys]
+    for entry in found:
+        journal.settle(entry.key, entry.target)
+    left = {entry.key for entry in journal.unsettled(options.target)} & set(options.keys)
+    if left:
+        raise BrownoutError(f"{clean(journal.path, 500)} can't be written: {journal.trouble}")
+    print(json.dumps({"forgotten": options.keys}) if options.json else f"forgotten: {len(found)}")
+    return 0
+
+
+def _known(known: dict[str, Entry], key: str, journal: Journal) -> Entry:
+    if key not in known:
+        raise ConfigurationError(
+            f"no key {clean(key, 255)!r} in {clean(journal.path, 500)}; see: brownout unknown list"
+        )
+    return known[key]
 
 
 # -------------------------------------------------------------------------------------- to settle
@@ -178,11 +206,7 @@ def _wanted(
     known = {entry.key: entry for entry in entries}
     found: list[tuple[str, Outcome[Any]]] = []
     for key in options.keys:
-        entry = known.get(key)
-        if entry is None and journal is not None:
-            raise ConfigurationError(
-                f"no key {clean(key, 255)!r} in {clean(journal.path, 500)}; see: brownout unknown list"
-            )
+        entry = None if journal is None else _known(known, key, journal)
         target = (options.target or NOBODY) if entry is None else entry.target
         found.append((target, _outcome(target, entry, key)))
     return found

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from brownout._core.ledger import Claim, Found, HandlerClass, Standing
 from brownout._drive.context import remaining
-from brownout.errors import ConfigurationError
+from brownout.errors import AlreadyTaken, ConfigurationError
 
 from .http import fields, questions
+from .http.atomic import way
 from .http.body import read
 from .http.exchange import Exchange, send_whole
 from .http.fingerprint import fingerprint
 from .http.principal import scope_of, who
 from .http.problem import Problem, Sent
 from .http.routes import UNDECLARED, Routes, path_of
-from .http.ways import is_no_effect, problem_of, settled, way
+from .http.ways import is_no_effect, problem_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
@@ -42,7 +43,6 @@ log = logging.getLogger("brownout")
 BODY_SECONDS = 30.0
 DRAIN_SECONDS = 10.0
 VOID_SECONDS = 2.0  # that a void waits for a transaction in flight, if its caller does not say
-PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds between two looks at what another process runs
 
 
 class _Running(NamedTuple):
@@ -193,6 +193,7 @@ class Once:
         loop = asyncio.get_running_loop()
         end = loop.time() + call.wait_seconds
         at, turn = (call.ledger.scope, call.key.lower()), 0
+        replies = list(questions.REPLY_WAITS)
         while True:
             await self._other(call, at, end)
             mine = _Running(loop, call.fingerprint, asyncio.Event())
@@ -202,11 +203,16 @@ class Once:
                 await self._run(call, got, scope, send, partial(self._over, at, mine))
                 return
             left = end - loop.time()
-            if got.standing is not Standing.RUNNING or left <= 0:
+            if got.standing is Standing.DONE and got.reply is None and replies:
+                await asyncio.sleep(replies.pop(0))
+            elif got.standing is not Standing.RUNNING or left <= 0:
                 await self._replay(call, got, send)
                 return
-            await asyncio.sleep(min(PAUSES[min(turn, len(PAUSES) - 1)], left))
-            turn += 1
+            else:
+                await asyncio.sleep(
+                    min(questions.PAUSES[min(turn, len(questions.PAUSES) - 1)], left)
+                )
+                turn += 1
 
     async def _other(self, call: _Call, at: tuple[str, str], end: float) -> None:
         """Wait until nobody in this process is at the same work. Raises Problem after the time for it."""
@@ -365,4 +371,6 @@ def _lost(task: asyncio.Task[Any]) -> None:
 
 def _expected(error: BaseException, exchange: Exchange, *, answered: bool) -> bool:
     """Whether an exception is one that has served its purpose, and is nobody else's business."""
-    return (not answered and is_no_effect(error)) or error is exchange.misuse
+    if error is exchange.misuse:
+        return True
+    return not answered and (is_no_effect(error) or isinstance(error, AlreadyTaken))

@@ -20,7 +20,8 @@ def served(app: Any, *, lifespan: str = "off") -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         config = uvicorn.Config(app, log_level="critical", lifespan=lifespan, ws="none")  # type: ignore[arg-type]
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])))
+        serve = lambda: asyncio.run(server.serve(sockets=[sock]))  # noqa: E731
+        thread = threading.Thread(target=serve, daemon=True)  # a hang is one test's failure
         thread.start()
         try:
             yield f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -134,26 +136,26 @@ def test_who_asks_must_be_known(mail: Mail, ask: Ask) -> None:
 
 
 def test_a_question_waits_for_the_end_of_the_work(mail: Mail, ask: Ask) -> None:
-    async def script() -> None:
-        key, go = new_key(), asyncio.Event()
-        serving: list[asyncio.AbstractEventLoop] = []
+    key, began = new_key(), threading.Event()
+    gate: list[Callable[[], object]] = []
 
-        async def before() -> None:
-            serving.append(asyncio.get_running_loop())
+    async def before() -> None:
+        loop, go = asyncio.get_running_loop(), asyncio.Event()
+        gate.append(lambda: loop.call_soon_threadsafe(go.set))
+        began.set()
+        async with asyncio.timeout(20):
             await go.wait()
 
-        mail.handler.started = asyncio.Event()
-        mail.handler.before = before
-        called = asyncio.create_task(asyncio.to_thread(mail.call, key=key))
-        asked = asyncio.create_task(asyncio.to_thread(ask, mail.outcomes, key, seconds=10.0))
-        while not serving:
-            await asyncio.to_thread(ask, mail.outcomes, key, seconds=0.1)
-        serving[0].call_soon_threadsafe(go.set)
-        assert (await asked).standing is Standing.DONE
-        assert (await called).status_code == 201
-
+    mail.handler.before = before
     try:
-        asyncio.run(script())
+        with ThreadPoolExecutor() as pool:
+            called = pool.submit(mail.call, key=key, timeout=30.0)
+            assert began.wait(20)
+            assert ask(mail.outcomes, key, seconds=0.4).standing is Standing.RUNNING
+            asked = pool.submit(ask, mail.outcomes, key, seconds=20.0)
+            gate[0]()
+            assert asked.result().standing is Standing.DONE
+            assert called.result().status_code == 201
     finally:
         mail.handler.before = None
 

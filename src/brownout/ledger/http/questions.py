@@ -33,6 +33,8 @@ __all__ = ["AT", "OUTCOME_OF", "Question", "about", "answer", "found", "parse"]
 
 AT = "/.well-known/outcome"
 LOOKED_THROUGH_MOST = 32
+# Seconds between looks for an answer whose commit was seen: it is added in the next moment, or never.
+REPLY_WAITS = (0.01, 0.03, 0.06, 0.1)
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)  # seconds between two looks; the last one stays
 OUTCOME_OF = {
     Standing.DONE: "done",
@@ -87,7 +89,7 @@ async def found(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    end = began + wait
+    end, replies = began + wait, list(REPLY_WAITS)
     scoped = [
         (route, ledger.of(scope_of(ledger.scope, route.template, who))) for route in question.routes
     ]
@@ -106,6 +108,9 @@ async def found(
                 voided.append((route, await one.aask(question.key, void=True, seconds=left)))
             told = _joined(voided)
         left = end - loop.time()
+        if told[0].standing is Standing.DONE and told[0].reply is None and replies:
+            await asyncio.sleep(replies.pop(0))
+            continue
         settled = told[0].fact or told[0].standing is Standing.DOUBT
         if settled or left <= 0 or (question.void and told[0].standing is Standing.ABSENT):
             return told

@@ -97,7 +97,6 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
-    lines += entry("brownout.ledger.Find", brownout.ledger.Find)
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]
@@ -193,6 +192,7 @@ def ledger() -> str:
         "Answer",
         "Reply",
         "Asker",
+        "Find",
     ):
         lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     return "\n".join(lines).rstrip() + "\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -22,6 +24,7 @@ from brownout import (
     Phase,
     Retry,
     TimedOut,
+    _unknown,
     deadline,
     remaining,
 )
@@ -519,6 +522,62 @@ def test_trouble_with_the_journal_fails_and_delays_no_call(
         assert time.monotonic() - began < 2.0
         assert guard.resolve(lost(guard)).value == OK
     assert caplog.text.count("can't be written") == 1
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_journal_that_says_nothing_holds_a_call_up_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch, colour: str
+) -> None:
+    class Silent(Pages):
+        def _done(self, what: bool) -> Future[bool]:
+            return Future()
+
+    async def both() -> int:
+        ticks = 0
+        task = asyncio.ensure_future(guard.outcome(asyncio.sleep, 0, key=KEY))
+        while not task.done():
+            ticks += 1
+            await asyncio.sleep(0.01)
+        assert (await task).succeeded
+        assert (await guard.aresolve(lost(guard))).succeeded
+        return ticks
+
+    monkeypatch.setattr(_unknown, "WRITE_SECONDS", 0.1)
+    guard = Guard("pay", journal=Silent(), ask=AsyncDesk(DONE))
+    began = time.monotonic()
+    if colour == "async":
+        assert asyncio.run(both()) > 3
+    else:
+        assert guard.call(lambda: "ok", key=KEY) == "ok"
+        with deadline(0.05):
+            assert guard.call(lambda: "ok", key=KEY) == "ok"
+        assert guard.resolve(lost(guard)).succeeded
+    assert time.monotonic() - began < 2.0
+
+
+FORKS = """
+import os, sys
+from brownout import Guard, Key
+guard = Guard("pay", journal="sqlite:///" + sys.argv[1])
+parent, key = os.getpid(), Key.new()
+def forks():
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        raise TimeoutError("no answer")
+    return "the child comes back from a call of its parent's"
+outcome = guard.outcome(forks, key=key)
+if os.getpid() != parent:
+    assert outcome.succeeded
+    os._exit(0)
+assert [one.key for one in guard.unknowns()] == [key]
+"""
+
+
+def test_a_child_that_comes_back_from_a_call_strikes_nothing_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKS, f"{tmp_path}/unknown.db"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from brownout._core.journal import Journal
     from brownout._core.ledger import Answer, Asker
 
-WRITE_SECONDS = 0.25  # the longest that a journal may hold a call up
+WRITE_SECONDS = 0.5  # the longest that a journal may hold a call up
 HELD_SECONDS = 60.0  # a call that has no end of its own is nobody else's for so long
 HELD_MOST_SECONDS = 3600.0
 LEASE_SPARE_SECONDS = 1.0
@@ -348,12 +348,17 @@ def _of_entry(entry: Entry, ended_at: float) -> Outcome[Any]:
     return Outcome(None, error, Certainty.UNKNOWN, 0, 0.0, entry.key, entry.phase, ended_at)
 
 
+def _patience() -> float:
+    """How long the journal may hold a call up: never so long that the call itself comes too late."""
+    return min(WRITE_SECONDS, max(0.0, ambient() - clock.now()) / 2)
+
+
 def _wait(written: Future[bool]) -> bool | None:
     """What became of it, if the journal says so in time; None if it does not."""
     if written.done():
         return written.result()
     try:
-        return written.result(min(WRITE_SECONDS, max(0.0, ambient() - clock.now())))
+        return written.result(_patience())
     except TimeoutError:
         return None
 
@@ -365,8 +370,7 @@ async def _await(written: Future[bool]) -> bool | None:
     import asyncio
 
     future = asyncio.wrap_future(written)
-    seconds = min(WRITE_SECONDS, max(0.0, ambient() - clock.now()))
-    done, _ = await asyncio.wait({future}, timeout=seconds)
+    done, _ = await asyncio.wait({future}, timeout=_patience())
     return future.result() if done else None
 
 

@@ -180,14 +180,35 @@ def test_trouble_delays_and_fails_nothing_is_told_once_and_ends(
             assert journal.begin(entry(call=n + 2), 10.0).done()
         assert journal.lease(KEY, "pay", 1.0).result(0) is True
         assert time.monotonic() - began < 0.2
+        until(lambda: caplog.records)
         assert len(caplog.records) == 1
         with pytest.raises(BrownoutError, match="can't be read"):
             journal.unsettled()
         folder.mkdir()
         until(lambda: not journal.trouble)
+        until(lambda: len(caplog.records) == 2)
     assert keys(journal) == [KEY]  # what was told meanwhile is written
     assert "can be written again" in caplog.text
     journal.end()
+
+
+def test_a_handler_of_the_log_may_use_the_journal(tmp_path: Path) -> None:
+    """No lock is held while the log is told."""
+    journal, told = Journal(str(tmp_path / "nowhere" / "unknown.db")), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            journal.begin(entry(call=7), 10.0)
+            told.set()
+
+    handler = Handler()
+    journals.log.addHandler(handler)
+    try:
+        assert journal.begin(entry(), 10.0).result(5) is False
+        assert told.wait(5)
+    finally:
+        journals.log.removeHandler(handler)
+        journal.end()
 
 
 def test_what_can_not_wait_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

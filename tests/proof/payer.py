@@ -1,7 +1,7 @@
 """A caller that is going to be killed: it pays, and some of its replies are lost.
 
     payer.py LEDGER JOURNAL pay SEED      pays until it is killed; says `sent K` and `certain K`
-    payer.py LEDGER JOURNAL die           pays once, and is killed in the instant in which it sends
+    payer.py LEDGER JOURNAL die (or adie) pays once, and is killed in the instant in which it sends
     payer.py LEDGER JOURNAL settle        settles what its journal holds; says `done K` or `void K`
 
 Both sides of the wire are here: what it calls commits in the ledger's database, or is killed with it.
@@ -9,6 +9,7 @@ Both sides of the wire are here: what it calls commits in the ledger's database,
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -17,11 +18,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from brownout import Guard, Key
-from brownout.ledger import Ledger
+from brownout import Guard, Key, _unknown
+from brownout.ledger import Ledger, journal
 
 if TYPE_CHECKING:
     from brownout import Outcome
+
+
+# A disk that is slow for a moment, as on a busy machine, would let a call go on without its entry.
+_unknown.WRITE_SECONDS = journal.SLOW_SECONDS = 20.0
 
 
 def tell(*words: str) -> None:
@@ -36,11 +41,11 @@ def pause(seconds: float) -> None:
 class Payer:
     """The guard, and what it calls."""
 
-    def __init__(self, path: str, journal: str, seed: int) -> None:
+    def __init__(self, path: str, pages: str, seed: int) -> None:
         self.path = path
         self.random = random.Random(seed)
         self.ledger = Ledger(f"sqlite:///{path}")
-        self.guard = Guard("pay", ask=self.ledger, journal=f"sqlite:///{journal}", breaker=None)
+        self.guard = Guard("pay", ask=self.ledger, journal=f"sqlite:///{pages}", breaker=None)
         self._charge = self.ledger.once("atomic", key="key")(self._paid)
 
     def _paid(self, key: str) -> str:
@@ -84,6 +89,19 @@ class Payer:
 
         self.guard.outcome(send, key=key)
 
+    def adie(self) -> None:
+        """The same under asyncio."""
+        key = Key.new()
+
+        async def send() -> None:
+            tell("sent", key)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        async def main() -> None:
+            await self.guard.outcome(send, key=key)
+
+        asyncio.run(main())
+
     def settle(self) -> None:
         """What a restarted caller does first."""
         for outcome in self.guard.unknowns():
@@ -92,6 +110,6 @@ class Payer:
 
 
 if __name__ == "__main__":
-    ledger, journal, what, *seed = sys.argv[1:]
-    payer = Payer(ledger, journal, int(seed[0]) if seed else 0)
-    {"pay": payer.pay, "die": payer.die, "settle": payer.settle}[what]()
+    ledger, pages, what, *seed = sys.argv[1:]
+    payer = Payer(ledger, pages, int(seed[0]) if seed else 0)
+    {"pay": payer.pay, "die": payer.die, "adie": payer.adie, "settle": payer.settle}[what]()

@@ -122,8 +122,8 @@ def test_no_unknown_is_forgotten_and_each_is_settled_truly(shop: Shop) -> None:
 
 
 def test_it_is_written_down_before_it_is_sent(shop: Shop) -> None:
-    for _ in range(3):
-        child = shop.start("die")
+    for how in ("die", "die", "adie", "adie"):
+        child = shop.start(how)
         ((what, key),) = shop.told(child)
         assert (child.returncode, what) == (-signal.SIGKILL, "sent")
         entry = {entry.key: entry for entry in shop.unknown()}[key]

@@ -11,7 +11,15 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
+from brownout._core.outcome import (
+    Certainty,
+    Outcome,
+    OutcomeClass,
+    Phase,
+    Shown,
+    classify,
+    told,
+)
 from brownout.errors import DeadlinePassed, OutcomeUnknown, Refused, TimedOut
 
 if TYPE_CHECKING:
@@ -117,9 +125,13 @@ class Call:
             attempt.expired and not left
         ):  # also when a client made our cancel into an error of its own
             shown = Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
+            said = told(error, attempt.began)
+            if said is not None:  # an adapter saw how far it had come
+                shown = shown._replace(certainty=said.certainty)
         else:
-            asked = None if left else self._asked(error)  # nobody may repeat what was cancelled
-            shown = asked or classify(error, self.core.policy.answers)
+            # nobody may repeat what was cancelled
+            asked = None if left else self._asked(error, attempt.began)
+            shown = asked or classify(error, self.core.policy.answers, attempt.began)
         if attempt.phase is Phase.NOT_SENT and shown.certainty is Certainty.UNKNOWN:
             shown = shown._replace(certainty=Certainty.ABSENT)
         if (
@@ -132,12 +144,16 @@ class Call:
             )  # the client was told to give up so early
         return shown
 
-    def _asked(self, error: BaseException) -> Shown | None:
-        """What the user's own `classify` says; one that fails loses neither permit nor error."""
+    def _asked(self, error: BaseException, began: float) -> Shown | None:
+        """What the call's `classify` says; one that fails loses neither permit nor error.
+
+        An adapter's has `since`, to be told when the attempt began: more may have been done in it.
+        """
         if self.options.classify is None:
             return None
         try:
-            return self.options.classify(error)
+            since = getattr(self.options.classify, "since", None)
+            return self.options.classify(error) if since is None else since(error, began)
         except Exception as problem:
             error.add_note(f"brownout: its classify failed with {problem!r}")
             return None

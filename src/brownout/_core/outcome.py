@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
 from math import inf
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from brownout._core.value import Value
 from brownout.errors import (
@@ -25,6 +25,9 @@ from brownout.errors import (
     StillRunning,
     Voided,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -95,12 +98,35 @@ class Shown(NamedTuple):
 _NO_CONNECTION = frozenset({ECONNREFUSED, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ENETDOWN, ENOENT})
 
 
-def classify(exc: BaseException, answers: tuple[type[BaseException], ...] = ()) -> Shown:
-    """What `exc`, raised by a guarded function of which nothing else is known, shows.
+_CAUSES_MOST = 20
+
+
+def told(exc: BaseException, began: float) -> Shown | None:
+    """What an adapter said of `exc`, or of an exception that it was raised *from*; None if none did.
+
+    Only the adapter saw how far the client had come. So it hangs a function on the exception,
+    `brownout_shown`, which is given when the attempt began, and answers with a Shown. What merely
+    happened while another exception was handled (its context) is not looked at: it may be other work.
+    """
+    seen: BaseException | None = exc
+    for _ in range(_CAUSES_MOST):
+        if seen is None:
+            break
+        say: Callable[[float], Shown] | None = getattr(seen, "brownout_shown", None)
+        if say is not None:
+            return say(began)
+        seen = seen.__cause__
+    return None
+
+
+def classify(
+    exc: BaseException, answers: tuple[type[BaseException], ...] = (), began: float = -inf
+) -> Shown:
+    """What `exc`, raised by a guarded function, shows: as its adapter said, or by its class.
 
     `answers` are exception classes that are the target's answer (not found, invalid), so a success of
-    the target. Anything that nobody knows counts against the target and is repeated only if that is
-    declared to be safe.
+    the target. `began` is when the attempt began. Anything that nobody knows counts against the target
+    and is repeated only if that is declared to be safe.
     """
     if answers and isinstance(exc, answers):
         return Shown.of(OutcomeClass.SUCCESS)
@@ -110,6 +136,9 @@ def classify(exc: BaseException, answers: tuple[type[BaseException], ...] = ()) 
         exc, Exception
     ):  # CancelledError, KeyboardInterrupt, GeneratorExit, SystemExit
         return Shown.of(OutcomeClass.CANCELLED)
+    shown = told(exc, began)
+    if shown is not None:
+        return shown
     if isinstance(exc, (TimeoutError, OutcomeUnknown)):
         return Shown.of(OutcomeClass.UNKNOWN)
     if isinstance(exc, OSError) and _never_connected(exc):

@@ -49,14 +49,21 @@ def add(verbs: Any, duration: Callable[[str], float]) -> None:
             help="whom to ask: http://... of the server, or its ledger's sqlite:///, postgresql:// or"
             f" redis:// (default: {ASK}, which `ps` doesn't show)",
         )
-        settling.add_argument("--route", default="", help='of an http URL, such as "POST /pay"')
-        settling.add_argument("--scope", default="", help="of a ledger's URL")
+        settling.add_argument(
+            "--route", default="", help='of an http URL: that of the calls, such as "POST /pay"'
+        )
+        settling.add_argument(
+            "--scope",
+            help="of a ledger's URL: the one that the calls have, for in another one every key is absent;"
+            ' to void, name it ("" if there is none)',
+        )
         settling.add_argument(
             "--header",
             action="append",
             default=[],
             metavar="NAME:VALUE",
-            help=f"who asks, for an http URL (also {HEADER}, which `ps` doesn't show)",
+            help="who asks, for an http URL: the same as in the calls, for to anybody else every key is"
+            f" absent (also {HEADER}, which `ps` doesn't show)",
         )
         settling.add_argument(
             "--within",
@@ -67,6 +74,12 @@ def add(verbs: Any, duration: Callable[[str], float]) -> None:
         )
         _where(settling)
         settling.set_defaults(run=run)
+    forgetting = inner.add_parser(
+        "forget", help="strike them out of the journal: somebody has found out what became of them"
+    )
+    forgetting.add_argument("keys", nargs="+", metavar="KEY")
+    _where(forgetting)
+    forgetting.set_defaults(run=_forget)
 
 
 def _where(parser: ArgumentParser) -> None:
@@ -121,6 +134,28 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
     return f"{max(0.0, seconds):.0f}s"
+
+
+def _forget(options: Namespace) -> int:
+    journal = _journal(options, needed=True)
+    assert journal is not None
+    known = {entry.key: entry for entry in journal.unsettled(options.target)}
+    found = [_known(known, key, journal) for key in options.keys]
+    for entry in found:
+        journal.settle(entry.key, entry.target)
+    left = {entry.key for entry in journal.unsettled(options.target)} & set(options.keys)
+    if left:
+        raise BrownoutError(f"{clean(journal.path, 500)} can't be written: {journal.trouble}")
+    print(json.dumps({"forgotten": options.keys}) if options.json else f"forgotten: {len(found)}")
+    return 0
+
+
+def _known(known: dict[str, Entry], key: str, journal: Journal) -> Entry:
+    if key not in known:
+        raise ConfigurationError(
+            f"no key {clean(key, 255)!r} in {clean(journal.path, 500)}; see: brownout unknown list"
+        )
+    return known[key]
 
 
 # -------------------------------------------------------------------------------------- to settle
@@ -178,11 +213,7 @@ def _wanted(
     known = {entry.key: entry for entry in entries}
     found: list[tuple[str, Outcome[Any]]] = []
     for key in options.keys:
-        entry = known.get(key)
-        if entry is None and journal is not None:
-            raise ConfigurationError(
-                f"no key {clean(key, 255)!r} in {clean(journal.path, 500)}; see: brownout unknown list"
-            )
+        entry = None if journal is None else _known(known, key, journal)
         target = (options.target or NOBODY) if entry is None else entry.target
         found.append((target, _outcome(target, entry, key)))
     return found
@@ -238,7 +269,12 @@ def _asker(options: Namespace) -> Asker:
     if not url.startswith(("http://", "https://")):
         from brownout.ledger import Ledger
 
-        return Ledger(url, scope=options.scope)
+        if options.unknown_verb == "void" and options.scope is None:
+            raise ConfigurationError(
+                "in which scope? In another one than the calls' every key is absent, and would be said never"
+                ' to have happened: give --scope ("" if the ledger has none)'
+            )
+        return Ledger(url, scope=options.scope or "")
     from brownout.ledger import Outcomes
 
     lines = [*filter(None, [os.environ.get(HEADER)]), *options.header]

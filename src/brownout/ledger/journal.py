@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from brownout._core.journal import Entry
     from brownout.ledger.journal_file import Op
 
-SLOW_SECONDS = 0.25  # a write that takes longer holds no call up
+SLOW_SECONDS = 0.5  # a write that takes longer holds no call up
 RETRY_SECONDS = 0.5
 PATIENCE_SECONDS = 3.0  # a file that another process has locked is trouble only after so long
 READ_SECONDS = 2.0
@@ -104,27 +104,31 @@ class Journal:
     def _put(self, op: Op) -> Future[bool]:
         future: Future[bool] = Future()
         with self._mutex:
-            hangs = (
-                self._writing_since is not None
-                and time.monotonic() - self._writing_since > SLOW_SECONDS
-            )
-            if hangs:
-                self._report("a write hangs: is its disk ill, or who locks it?")
-            if self.trouble:
-                future.set_result(isinstance(op, Lease))
-                if isinstance(op, Lease):
-                    return future
-                if len(self._waiting) >= MOST_WAITING:
-                    self.lost += 1
-                    return future
-            self._waiting.append((op, future))
-            if self._thread is None:
+            since = self._writing_since
+            hangs = since is not None and time.monotonic() - since > SLOW_SECONDS
+            news = hangs and self._report("a write hangs: is its disk ill, or who locks it?")
+            kept = not self.trouble or self._keeps(op, future)
+            if kept:
+                self._waiting.append((op, future))
+            if kept and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, args=(self._mutex,), name="brownout-journal", daemon=True
                 )
                 self._thread.start()
             self._mutex.notify_all()
+        if news:
+            self._log()
         return future
+
+    def _keeps(self, op: Op, future: Future[bool]) -> bool:
+        """In trouble: nobody waits for an answer; whether it is written when that is over."""
+        future.set_result(isinstance(op, Lease))
+        if isinstance(op, Lease):
+            return False
+        if len(self._waiting) >= MOST_WAITING:
+            self.lost += 1
+            return False
+        return True
 
     # ---------------------------------------------------------------------------------- the writer
 
@@ -140,16 +144,18 @@ class Journal:
                 self._writing_since = time.monotonic()
             trouble = self._write(together)
             with mutex:
-                self._writing_since = None
+                self._writing_since, news = None, False
                 if trouble is not None:
                     self._waiting.extendleft(reversed(together))
-                    self._report(str(trouble), passing=trouble.passing)
+                    news = self._report(str(trouble), passing=trouble.passing)
                     if self.trouble:
                         self._answer_all()
                 mutex.notify_all()
-                if trouble is not None:
-                    mutex.wait_for(lambda: self._ending, RETRY_SECONDS)
-                    if self._ending:
+            if news:
+                self._log()
+            if trouble is not None:
+                with mutex:
+                    if mutex.wait_for(lambda: self._ending, RETRY_SECONDS):
                         return
 
     def _write(self, together: list[_Waiting]) -> Trouble | None:
@@ -174,17 +180,23 @@ class Journal:
         self._waiting.clear()
         self._waiting.extend(leases)
 
-    def _report(self, what: str, *, passing: bool = False) -> None:
+    def _report(self, what: str, *, passing: bool = False) -> bool:
+        """Whether that is news, to be told when the lock is free."""
         now = time.monotonic()
         if self._troubled_at is None:
             self._troubled_at = now
         if not self.trouble and (not passing or now - self._troubled_at >= PATIENCE_SECONDS):
             self.trouble = what
-            log.warning(
-                "the journal %s can't be written: %s. Calls go on, but what is unknown now is forgotten"
-                " if this process ends; it is tried again, and not told again",
-                self.path, what,
-            )  # fmt: skip
+            return True
+        return False
+
+    def _log(self) -> None:
+        """Say that there is trouble; under no lock, since handlers are the user's code."""
+        log.warning(
+            "the journal %s can't be written: %s. Calls go on, but what is unknown now is forgotten if"
+            " this process ends; it is tried again, and not told again",
+            self.path, self.trouble,
+        )  # fmt: skip
 
     def _recovered(self) -> None:
         self._troubled_at = None

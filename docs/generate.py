@@ -22,14 +22,13 @@ import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
 from brownout._core.ledger import TABLE, Move
-from brownout._core.ledger import diagram as ledger_diagram
 from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Retry", "Transport",
-    "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
+    "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -97,6 +96,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
+    for name in ("Find", "Ledger", "Once", "Outcomes"):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]
@@ -124,6 +125,41 @@ def states() -> str:
     edges = [(a.value, event, b.value) for (a, event), b in TRANSITIONS.items()]
     lines += ["", f"It starts {GatePhase.CLOSED.value}.", "", *diagram(edges), ""]
     return "\n".join(lines)
+
+
+def ledger() -> str:
+    lines = [
+        NOTE,
+        "# The ledger",
+        "",
+        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
+        "",
+        "| it is | what happens | handler | it is then | who asked is told |",
+        "|---|---|---|---|---|",
+    ]
+    edges: list[tuple[str, str, str]] = []
+    for (standing, event), found in TABLE.items():
+        classes = {None: found} if isinstance(found, Move) else found
+        for handler, move in classes.items():
+            who = handler.value if handler else "any"
+            cells = [standing.value, event.value, who, move.to.value, move.says.value]
+            lines.append(f"| {' | '.join(cells)} |")
+            if move.to is not standing:
+                of = f" ({handler.value})" if handler else ""
+                edges.append((standing.value, event.value + of, move.to.value))
+    lines += ["", *diagram(edges), "", "# Names", ""]
+    for name in (
+        "Ledger",
+        "HandlerClass",
+        "Standing",
+        "Claim",
+        "Found",
+        "Answer",
+        "Reply",
+        "Asker",
+    ):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def moves() -> list[str]:
@@ -164,38 +200,6 @@ def diagram(edges: list[tuple[str, str, str]]) -> list[str]:
     lines += [f"    [*] --> {names[edges[0][0]]}"]
     lines += [f"    {names[a]} --> {names[b]}: {event}" for a, event, b in edges]
     return [*lines, "```"]
-
-
-def ledger() -> str:
-    lines = [
-        NOTE,
-        "# The ledger",
-        "",
-        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
-        "",
-        "| it is | what happens | handler | it is then | who asked is told |",
-        "|---|---|---|---|---|",
-    ]
-    for (standing, event), found in TABLE.items():
-        moves = {None: found} if isinstance(found, Move) else found
-        for handler, move in moves.items():
-            who = handler.value if handler else "any"
-            told = [standing.value, event.value, who, move.to.value, move.says.value]
-            lines.append(f"| {' | '.join(told)} |")
-    lines += ["", "```mermaid", ledger_diagram(), "```", "", "# Names", ""]
-    for name in (
-        "Ledger",
-        "HandlerClass",
-        "Standing",
-        "Claim",
-        "Found",
-        "Answer",
-        "Reply",
-        "Asker",
-        "Find",
-    ):
-        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def cli() -> str:

@@ -178,7 +178,7 @@ class Atomic(Way):
             return
         with suppress(NotEnlisted):
             await self.committed()
-        if not self.exchange.answered.is_set():
+        if not self.exchange.answered.is_set() and not await self.found():
             log.error("an atomic handler has answered, and not committed its transaction")
             await self.exchange.answer(Problem("not-committed", _OPEN))
 

@@ -43,6 +43,7 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
+    "unknown forget",
 )
 
 

@@ -1,7 +1,7 @@
 """Writes the parts of the reference that the code itself knows: `python docs/generate.py [--check]`.
 
-api.md from the public names and their docstrings, states.md from the tables, cli.md from the help of the
-command line. With --check nothing is written, and what is out of date is named.
+api.md from the public names and their docstrings, states.md and ledger.md from the tables, cli.md from
+the help of the command line. With --check nothing is written, and what is out of date is named.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from typing import Any
 import brownout
 import brownout.ext.asgi
 import brownout.ext.httpx
+import brownout.ledger
 import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
+from brownout._core.ledger import TABLE, Move
 from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
+    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
+    "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -37,6 +40,9 @@ VERBS = (
     "fault list",
     "fault clear",
     "fault serve",
+    "unknown list",
+    "unknown resolve",
+    "unknown void",
 )
 
 
@@ -89,6 +95,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
+    for name in ("Find", "Ledger", "Once", "Outcomes"):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]
@@ -116,6 +124,41 @@ def states() -> str:
     edges = [(a.value, event, b.value) for (a, event), b in TRANSITIONS.items()]
     lines += ["", f"It starts {GatePhase.CLOSED.value}.", "", *diagram(edges), ""]
     return "\n".join(lines)
+
+
+def ledger() -> str:
+    lines = [
+        NOTE,
+        "# The ledger",
+        "",
+        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
+        "",
+        "| it is | what happens | handler | it is then | who asked is told |",
+        "|---|---|---|---|---|",
+    ]
+    edges: list[tuple[str, str, str]] = []
+    for (standing, event), found in TABLE.items():
+        classes = {None: found} if isinstance(found, Move) else found
+        for handler, move in classes.items():
+            who = handler.value if handler else "any"
+            cells = [standing.value, event.value, who, move.to.value, move.says.value]
+            lines.append(f"| {' | '.join(cells)} |")
+            if move.to is not standing:
+                of = f" ({handler.value})" if handler else ""
+                edges.append((standing.value, event.value + of, move.to.value))
+    lines += ["", *diagram(edges), "", "# Names", ""]
+    for name in (
+        "Ledger",
+        "HandlerClass",
+        "Standing",
+        "Claim",
+        "Found",
+        "Answer",
+        "Reply",
+        "Asker",
+    ):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def moves() -> list[str]:
@@ -175,7 +218,7 @@ def cli() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-PAGES = {"api.md": api, "states.md": states, "cli.md": cli}
+PAGES = {"api.md": api, "ledger.md": ledger, "states.md": states, "cli.md": cli}
 
 
 def main() -> int:

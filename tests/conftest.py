@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from brownout import _guard, _watch
 from brownout._drive.clock import clock as the_clock
@@ -27,6 +28,10 @@ LANES = {
 }
 _LANE = {f"tests/faults/{folder}": lane for lane, folders in LANES.items() for folder in folders}
 _SKIPPED: list[str] = []
+
+# A machine that is busy with something else makes what is drawn slow, and no test wrong.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 @pytest.hookimpl(optionalhook=True)

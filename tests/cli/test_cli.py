@@ -201,7 +201,7 @@ def test_an_error_is_one_message_and_no_traceback(arguments: list[str], message:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("qoutes", "did you mean quotes?"), ("\x1b[1mdisk", "there are: quotes, mail")],
+    [("qoutes", "did you mean quotes?"), ("\x1b[1mdisk", "there are: ")],
 )
 def test_an_unknown_target_gets_a_hint(file: File, name: str, hint: str) -> None:
     shown = run("explain", name, "--fleet", file.path)

@@ -104,9 +104,9 @@ def test_a_proxy_is_held_until_it_is_cleared() -> None:
 
 def test_status_shows_what_is_made_on_purpose(victim: Identity, tmp_path: Path) -> None:
     path = str(tmp_path / "fleet.db")
-    with closing(File(path)) as file:
-        put(file)
     brownout("add", "process", "pause", str(victim.pid), "--for", "40s", "--target", "quotes")
+    with closing(File(path)) as file:
+        put(file)  # only now, or on a busy machine it is stale
     lines = brownout("--fleet", path, verb="status").stdout
     assert "   quotes † " in lines
     assert "   · mail: " in lines

@@ -74,8 +74,14 @@ def test_an_owner_that_is_stopped_too_keeps_the_dead(server: Victim) -> None:
 
 @pytest.mark.alone
 def test_who_accepts_at_once_is_not_filled(server: Victim) -> None:
-    with pytest.raises(FaultRefused, match="accepts as fast as we connect"):
-        Listener(f"127.0.0.1:{server.port}").make(FillBacklog())
+    def refused() -> bool:
+        try:
+            with Listener(f"127.0.0.1:{server.port}").make(FillBacklog()):
+                return False  # on a busy machine it may not have come to it at once
+        except FaultRefused as error:
+            return "accepts as fast as we connect" in str(error)
+
+    assert within(refused)
     assert server.ask("echo on") == "on"
 
 

@@ -6,6 +6,7 @@ BROWNOUT_NO_SKIP=1: a run in which anything was skipped fails, and says what.
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,6 +53,20 @@ def _faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("BROWNOUT_FAULTS", str(folder))
         yield str(folder)
         assert [*folder.glob("*.json")] == []
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """What this process does with signals its forked children would do too: they could not be ended."""
+    before = [signal.getsignal(number) for number in _SIGNALS]
+    yield
+    after = [signal.getsignal(number) for number in _SIGNALS]
+    for number, handler in zip(_SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before
 
 
 @pytest.fixture(autouse=True)

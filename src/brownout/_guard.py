@@ -13,27 +13,28 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
-from brownout._core.evidence import Attempt
-from brownout._core.flow import Call, Options
+from brownout._core.flow import Options
 from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
 from brownout._drive import threads
+from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE, ambient
-from brownout._drive.function import check_function, is_async, name_of
+from brownout._drive.function import check_function, health_faults, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
 
     from brownout._core.because import Verdict
+    from brownout._core.journal import Journal
+    from brownout._core.ledger import Asker
     from brownout._core.outcome import Outcome, Shown
     from brownout._core.target import Operation
+    from brownout._unknown import Unknowns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +46,9 @@ _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
 on_target: list[Callable[[Target, Core], None]] = []
+open_journal: list[
+    Callable[[str], Journal]
+] = []  # what opens the journal of a URL, hung in from above
 
 
 def targets() -> list[Target]:
@@ -107,6 +111,11 @@ class Guard:
     check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
     that have one, the newest that is still in use is asked for.
 
+    `ask` is whom to ask what became of a call with a key: a Ledger, Outcomes(url), or a function that looks
+    it up (`brownout.ledger.Find`). `journal` is a file, "sqlite:///unknown.db": calls with a key are written
+    down before they are sent, and struck out when their outcome is certain. Trouble with it is logged, and
+    fails no call.
+
     Raises ConfigurationError with every fault of the arguments at once.
     """
 
@@ -124,11 +133,30 @@ class Guard:
         idempotent: bool = False,
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
+        ask: Asker | Callable[[str], Any] | None = None,
+        journal: str | Journal | None = None,
     ) -> None:
         self.policy = Policy(
-            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
+            target,
+            timeout,
+            retry,
+            breaker,
+            limit,
+            fallback,
+            idempotent,
+            answers,
+            health,
+            ask,
+            journal,
         )
-        self.policy.check(*_health_faults(health))
+        faults = health_faults(health)
+        self._unknowns: Unknowns | None = None
+        if ask is not None or journal is not None:
+            from brownout import _unknown
+
+            self._unknowns, more = _unknown.made(target, ask, journal, open_journal)
+            faults += more
+        self.policy.check(*faults)
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
@@ -183,6 +211,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return self._unknowns.call(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
@@ -207,6 +237,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return await self._unknowns.acall(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
@@ -222,6 +254,7 @@ class Guard:
         operation: str | None = None,
         idempotent: bool | None = None,
         key: str | None = None,
+        classify: Callable[[BaseException], Shown | None] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
@@ -229,12 +262,45 @@ class Guard:
         For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
         A cancel and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent, key=key, fallback=None)
-        if is_async(fn):
-            from brownout._drive import aio
+        options = self._options(fn, operation, idempotent, classify, key=key, fallback=None)
+        call: Callable[..., Any] = threads.outcome
+        if self._unknowns is not None:
+            call = self._unknowns.aoutcome if is_async(fn) else self._unknowns.outcome
+        elif is_async(fn):
+            from brownout._drive.aio import outcome as call
+        return call(self._core, options, fn, args, kwargs)
 
-            return aio.outcome(self._core, options, fn, args, kwargs)
-        return threads.outcome(self._core, options, fn, args, kwargs)
+    def resolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """Ask what became of an unknown outcome, until that is known or `within` seconds are over.
+
+        Succeeded: it was done, and `value` is what was answered (a ledger's Reply, of whatever status).
+        Failed: it never happened and never will. In the last part of the time what has not begun is voided,
+        unless `give_up="keep"`. What stays unknown is an OutcomeUnknown that says why. An outcome that is
+        not unknown is returned as it is. The ambient deadline holds; one asks at a time for a key. Raises
+        ConfigurationError without `ask`, ValueError for an outcome without a key.
+        """
+        return self._settles().resolve(self._core, outcome, within=within, give_up=give_up)
+
+    async def aresolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """As `resolve`, for asyncio."""
+        return await self._settles().aresolve(self._core, outcome, within=within, give_up=give_up)
+
+    def unknowns(self) -> list[Outcome[Any]]:
+        """The unknown outcomes of this target in the journal, also an earlier process's, to be resolved.
+
+        The oldest first, and none that is called or settled at this moment. Raises ConfigurationError without
+        a journal, BrownoutError if it can't be read.
+        """
+        return self._settles().listed()
+
+    def _settles(self) -> Unknowns:
+        from brownout._unknown import Unknowns
+
+        return self._unknowns or Unknowns(self.policy.target, None, None)
 
     def attempt(self, operation: str = "attempt") -> AttemptBlock:
         """A block as one attempt: `with guard.attempt():` or `async with guard.attempt():`.
@@ -325,73 +391,3 @@ class _PartGuard(Guard):
 
 
 _crowd: Crowd[Guard] = Crowd(_registry)
-
-
-class AttemptBlock:
-    """A block as one attempt; gives the Attempt, so that the block can say what it showed."""
-
-    __slots__ = ("_attempt", "_call", "_core", "_options", "_timer", "_token")
-
-    def __init__(self, core: Core, options: Options) -> None:
-        self._core = core
-        self._options = options
-
-    def _begin(self) -> Attempt:
-        now = clock.now()
-        self._call = Call(self._core, self._options, threading.get_ident(), now, ambient())
-        admitted = self._call.admit(now)
-        if not isinstance(admitted, Attempt):
-            raise admitted
-        if self._options.keep is not None:
-            admitted.keep = self._options.keep
-        self._attempt = admitted
-        return admitted
-
-    def __enter__(self) -> Attempt:
-        attempt = self._begin()
-        self._token = DEADLINE.set(attempt.deadline)
-        return attempt
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._call.settle(self._attempt, error, clock.now())
-        DEADLINE.reset(self._token)
-
-    async def __aenter__(self) -> Attempt:
-        from brownout._drive.aio import Timer, on_a_loop
-
-        on_a_loop()
-        attempt = self._begin()
-        self._timer = Timer(self._core, attempt)
-        try:
-            self._timer.__enter__()
-        except BaseException as error:
-            self._call.settle(attempt, error, clock.now())
-            raise
-        return attempt
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._timer.__exit__(kind, error, trace)
-        except BaseException as ours:
-            error = ours
-            raise
-        finally:
-            self._call.settle(self._attempt, error, clock.now())
-
-
-def _health_faults(health: object) -> list[str]:
-    if health is None or (callable(health) and not is_async(health)):
-        return []
-    if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return []
-    return ["health: give an http:// or https:// URL, or a `def` without arguments"]

@@ -226,6 +226,7 @@ def test_doctor_tries_each_mechanism() -> None:
     found = {each["name"]: each for each in told["mechanisms"]}
     assert found["watchdog"]["works"] == "yes"
     assert found["tcp proxy"]["works"] in ("yes", "weaker")
+    assert found["HTTP"]["works"] == "yes"
     assert found["pause"]["used"] == "SIGSTOP"
     assert {each["works"] for each in found.values()} <= {"yes", "weaker", "no"}
     assert all(each["because"] for each in found.values() if each["works"] != "yes")
@@ -245,6 +246,17 @@ def test_doctor_says_what_is_used_instead(monkeypatch: pytest.MonkeyPatch) -> No
     assert "SIGSTOP" in freeze.used
     assert "neighbour" in starve.used
     assert "control groups" in freeze.because
+
+
+def test_doctor_sees_whether_a_fault_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from brownout.fault import doctor
+    from brownout.fault.http.place import Place
+
+    monkeypatch.setattr(doctor, "TRIALS", {"HTTP": doctor.TRIALS["HTTP"]})
+    monkeypatch.setattr(Place, "_apply", lambda *_: None)
+    (found,) = doctor.examine()
+    assert found.works == "no"
+    assert found.because == "status 204 and then 204 came, not 503 and then 204"
 
 
 def test_doctor_reports_a_mechanism_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

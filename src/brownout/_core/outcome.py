@@ -13,7 +13,18 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from brownout._core.value import Value
-from brownout.errors import OutcomeUnknown, Refused
+from brownout.errors import (
+    KeyFromTheFuture,
+    KeyMalformed,
+    KeyTooOld,
+    LedgerError,
+    LedgerUnavailable,
+    OtherPayload,
+    OutcomeUnknown,
+    Refused,
+    StillRunning,
+    Voided,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +143,22 @@ def classify(
         return Shown.of(OutcomeClass.UNKNOWN)
     if isinstance(exc, OSError) and _never_connected(exc):
         return Shown.of(OutcomeClass.CONNECT)
+    if isinstance(exc, LedgerError):
+        return _of_ledger(exc)
+    return Shown.of(OutcomeClass.FAILURE)
+
+
+# What a ledger says of a key that was not run now. An earlier attempt with it may have been: that stays.
+_NOT_RUN = (Voided, KeyMalformed, KeyFromTheFuture, KeyTooOld, OtherPayload)
+
+
+def _of_ledger(exc: LedgerError) -> Shown:
+    if isinstance(exc, _NOT_RUN):
+        return Shown.of(OutcomeClass.SUCCESS)  # an answer: no
+    if isinstance(exc, LedgerUnavailable) and exc.not_started:
+        return Shown(OutcomeClass.FAILURE, Certainty.ABSENT)
+    if isinstance(exc, StillRunning):
+        return Shown(OutcomeClass.FAILURE, Certainty.UNKNOWN, exc.retry_after)
     return Shown.of(OutcomeClass.FAILURE)
 
 
@@ -151,7 +178,9 @@ class Outcome(Value, Generic[T]):
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function
     returned (None unless succeeded); `error` is what it, or the guard, raised; `attempts` how many
-    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one.
+    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one. Of an
+    unknown one, `phase` is how far its attempts had come for certain (the furthest), and `ended_at` the
+    monotonic instant after which the caller has sent nothing more (infinite: not known).
     """
 
     value: T | None
@@ -160,6 +189,8 @@ class Outcome(Value, Generic[T]):
     attempts: int
     seconds: float
     key: str | None = None
+    phase: Phase | None = None
+    ended_at: float = inf
 
     @property
     def succeeded(self) -> bool:

@@ -14,7 +14,7 @@ from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import Judge
 from brownout._core.moment import in_order
-from brownout._core.state import State, worst
+from brownout._core.state import State, moved, worst
 from brownout._core.usual import Usual
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
+_WELL = (None, State.HEALTHY)
+_KNOWN, _FEW = ("known", State.HEALTHY), ("few", None)
 THREADS = 16  # more shards than these are looked through for threads that have ended
 
 
@@ -57,7 +59,9 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "usual")
+    __slots__ = (
+        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "state", "usual",
+    )  # fmt: skip
 
     def __init__(self, name: str, timeout: float, now: float) -> None:
         self.name = name
@@ -65,6 +69,7 @@ class Operation:
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
+        self.state: State | None = None  # what it is judged to be; None without evidence
         self._ahead = -inf
         self._news = 0
         self.due = (
@@ -73,13 +78,6 @@ class Operation:
         self.gates: list[
             ReferenceType[Gate]
         ] = []  # of every guard that calls it; gone with the guard
-
-    @property
-    def state(self) -> State | None:
-        """What it is judged to be; None without evidence."""
-        if self.judge.finding is not None:
-            return self.judge.finding.state
-        return State.HEALTHY if self.known else None
 
     @property
     def calm(self) -> bool:
@@ -112,6 +110,7 @@ class Operation:
         self.evidence.forget(now)
         self.judge = Judge(self.usual.baseline, now)
         self.known = False
+        self._move("forgotten", None)
         self.due = -inf
 
     def fold(self, now: float) -> None:
@@ -120,6 +119,7 @@ class Operation:
         tick = self.evidence.fold(now)
         for part in in_order(tick):
             self.judge.step(part, tick.together)
+            self._follow()
             self._learn(part)
         finding = self.judge.finding
         for reference in list(self.gates):
@@ -127,14 +127,29 @@ class Operation:
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
+    def _move(self, event: str, after: State | None) -> None:
+        if after is not self.state:
+            self.state = moved(self.state, event, after)
+
+    def _follow(self) -> None:
+        """What the judge found is the state; where it finds nothing, what is known is."""
+        finding, ill = self.judge.finding, self.state not in _WELL
+        if finding is not None:
+            self._move("renamed" if ill else "alarm", finding.state)
+        elif ill:
+            self._move("recovered", State.HEALTHY if self.known else None)
+
     def _learn(self, tick: Tick) -> None:
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
+            self._move("lapsed", None)
         # Half as many keep what was known: a target called at just that rate would flicker.
         enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
         # Nor is anything called HEALTHY for the first time while it looks ill.
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
+        if not ill:
+            self._move(*_KNOWN if self.known else _FEW)
         self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.usual.baseline, tick.at)
 

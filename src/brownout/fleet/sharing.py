@@ -132,7 +132,7 @@ class Sharing:
 
     def write(self, *, ended: bool = False) -> None:
         """Write everything now, on this thread."""
-        from brownout.fleet.file import Trouble
+        from brownout._file import Trouble
 
         wall, targets = time.time(), _worst_first(_guard.targets())
         who = self._who._replace(

@@ -85,6 +85,14 @@ class Api:
                 assert self._ask(connection, "DELETE", path).code == 204
 
 
+def until(seen: Callable[[], object]) -> None:
+    """Wait until it is; fails after a while."""
+    end = time.monotonic() + LIMIT
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 @contextmanager
 def served(*arguments: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`brownout fault serve` in a process of its own; its address, and it."""
@@ -142,11 +150,11 @@ def target(handle: Callable[[socket.socket], None]) -> Iterator[str]:
     finally:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
+        thread.join(LIMIT)  # before the close, lest it accept at another's socket of that number
         listener.close()
         for connection in alive:
             with suppress(OSError):
                 connection.close()
-        thread.join(LIMIT)
 
 
 def echo(connection: socket.socket) -> None:

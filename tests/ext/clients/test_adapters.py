@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import httpx
+import httpx2
 import pytest
 import requests
 import urllib3
@@ -13,6 +16,7 @@ import urllib3
 from brownout import DeadlinePassed, Guard, OutcomeClass, Refused, Retry, Shown, deadline
 from brownout.ext.aiohttp import classify as classify_aiohttp
 from brownout.ext.aiohttp import guarded
+from brownout.ext.httpx import classify as classify_httpx
 from brownout.ext.requests import Adapter, ResendWarning
 from brownout.ext.requests import classify as classify_requests
 from brownout.ext.urllib3 import classify as classify_urllib3
@@ -194,3 +198,21 @@ def test_a_session_of_aiohttp_is_reported_when_it_puts(server: Server) -> None:
 def test_what_is_no_error_of_theirs_is_not_theirs_to_judge() -> None:
     for classify in (classify_aiohttp, classify_requests, classify_urllib3):
         assert classify(ValueError("x")) is None
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_stream_that_was_refused_unread_is_certain(library: Any) -> None:
+    class Reset:
+        error_code = 7
+
+    error = library.RemoteProtocolError("<StreamReset>")
+    error.__cause__ = RuntimeError(Reset())
+    shown = classify_httpx(error)
+    assert shown == Shown.of(OutcomeClass.OVERLOAD)
+    assert classify_httpx(library.RemoteProtocolError("x")) == Shown.of(OutcomeClass.FAILURE)
+
+
+def test_an_adapter_that_was_pickled_only_looks(server: Server) -> None:
+    with requests.Session() as session:
+        session.mount("http://", pickle.loads(pickle.dumps(Adapter(guard=Guard("t")))))
+        assert session.get(server.url).status_code == 200

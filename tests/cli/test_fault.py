@@ -212,7 +212,12 @@ def test_a_wrong_amount(text: str, said: str | None) -> None:
 
 def test_doctor_tries_each_mechanism() -> None:
     done = brownout("--json", verb="doctor")
-    found = {each["name"]: each for each in json.loads(done.stdout)["mechanisms"]}
+    told = json.loads(done.stdout)
+    clients = {each["name"]: each for each in told["clients"]}
+    assert clients["redis"]["resends"].startswith("every command")
+    assert "NoBackoff" in clients["redis"]["advice"]
+    assert clients["psycopg"]["resends"] == ""
+    found = {each["name"]: each for each in told["mechanisms"]}
     assert found["watchdog"]["works"] == "yes"
     assert found["tcp proxy"]["works"] in ("yes", "weaker")
     assert found["HTTP"]["works"] == "yes"

@@ -16,6 +16,7 @@ from brownout._core.value import Value
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
     from brownout._core.judge import Finding, Row
+    from brownout._core.recent import Recent
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY
@@ -46,7 +47,9 @@ class Verdict(Value):
     the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
     a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
-    `latencies` are the finer counts of which those of several observers can be added up.
+    `latencies` are the finer counts of which those of several observers can be added up, and `recent` how
+    many of the latest calls were bad, for several spans. `own` is what this process itself was in trouble
+    with ("" if nothing was): then its slowness is not held against the target.
     """
 
     target: str
@@ -61,6 +64,8 @@ class Verdict(Value):
     at: float
     claim: bool | None = None
     latencies: Latencies = UNTOLD
+    recent: tuple[Recent, ...] = ()
+    own: str = ""
 
     @property
     def contradiction(self) -> bool:
@@ -90,6 +95,30 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.1f} %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
+def contradiction(verdict: Verdict) -> str:
+    """What a target says of itself, and what its callers suffer; "" where the two agree."""
+    return f"it says ok; {suffered(verdict)}" if verdict.contradiction else ""
+
+
+def suffered(verdict: Verdict) -> str:
+    """What the callers suffer, in a few words: "32 % of its callers wait out the deadline"."""
+    last = next((recent for recent in verdict.recent if recent.calls >= ENOUGH_CALLS), None)
+    last = last or next(reversed(verdict.recent), None)
+    part = share(last.bad, last.calls) if last and last.bad else share(verdict.extent, 1)
+    return f"{part} of its callers {_SUFFERED.get(verdict.kind, 'suffer')}"
+
+
+_SUFFERED = {
+    "silent": "wait out the deadline",
+    "errors": "are told of an error",
+    "refused": "are refused",
+    "overload": "are turned away",
+    "shift": "wait longer than usual",
+    "tail": "wait much longer than the rest",
+    "stale": "read what is old",
+}
+
+
 def judged(
     target: str,
     operation: str,
@@ -106,9 +135,8 @@ def judged(
     if finding is not None:
         because = _sentence(finding, base)
         if claim is not None and claim.ok:
-            because += (
-                f"; its own health check said ok {max(0.0, evidence.at - claim.at):.1f} s ago"
-            )
+            ago = f"{max(0.0, evidence.at - claim.at):.1f} s ago"
+            because += f"; its own health check said ok {ago}"
     elif state is not None:
         because = _healthy(_recent(rows, [0] * COLUMNS), base)
     elif window.calls >= ENOUGH_CALLS:

@@ -14,6 +14,7 @@ from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import Judge
 from brownout._core.moment import in_order
+from brownout._core.recent import Latest
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
 
@@ -57,13 +58,16 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "usual")
+    __slots__ = (
+        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "latest", "name", "usual",
+    )  # fmt: skip
 
     def __init__(self, name: str, timeout: float, now: float) -> None:
         self.name = name
         self.evidence = Evidence(now)
         self.usual = Usual(timeout)
         self.judge = Judge(self.usual.baseline, now)
+        self.latest = Latest()
         self.known = False
         self._ahead = -inf
         self._news = 0
@@ -105,12 +109,14 @@ class Operation:
         """The state with its reason."""
         finding, base = self.judge.finding, self.usual.baseline
         rows = self.judge.recent()
-        return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
+        verdict = judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
+        return verdict.__replace__(recent=self.latest.told(self.evidence.at))
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
         self.evidence.forget(now)
         self.judge = Judge(self.usual.baseline, now)
+        self.latest = Latest()
         self.known = False
         self.due = -inf
 
@@ -118,6 +124,7 @@ class Operation:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
         self._news = 0
         tick = self.evidence.fold(now)
+        self.latest.add(tick, self.usual.baseline)
         for part in in_order(tick):
             self.judge.step(part, tick.together)
             self._learn(part)

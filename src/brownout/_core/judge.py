@@ -96,17 +96,19 @@ class Finding(NamedTuple):
 class Judge:
     """The sequential test of one operation.
 
-    `step` is told each tick; `finding` is None while nothing is wrong.
+    `step` is told each tick; `finding` is None while nothing is wrong. `every` is the wanted time between
+    two false alarms, in seconds.
     """
 
     __slots__ = (
         "_base", "_current", "_good", "_ill", "_nulls", "_onset", "_probation", "_reverse", "_rows",
         "_scored", "_scores", "_seconds", "_slow", "_started", "_sticky", "_supported", "_sure", "_table",
-        "_time", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
+        "_time", "_told", "_waiting", "_well_since", "_zero", "every", "finding", "seen",
     )  # fmt: skip
 
-    def __init__(self, base: Baseline, now: float) -> None:
+    def __init__(self, base: Baseline, now: float, every: float = FALSE_ALARM_SECONDS) -> None:
         self._base: Baseline = base
+        self.every = every
         self._table, self._nulls = modes(base)
         self._rows: deque[Row] = deque(maxlen=512)
         self._waiting = [0] * COLUMNS
@@ -247,7 +249,7 @@ class Judge:
         return together
 
     def _threshold(self, now: float) -> float:
-        threshold = log(max(self._rate() * FALSE_ALARM_SECONDS, 100.0))
+        threshold = log(max(self._rate() * self.every, 100.0))
         return threshold / 2 if now < self._probation else threshold
 
     def _rate(self) -> float:

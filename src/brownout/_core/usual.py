@@ -20,7 +20,7 @@ from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 QUARANTINE_SECONDS = 5.0
 ENOUGH = 80  # answered calls before a baseline is believed
 REMEMBERED = 20_000  # then old counts are halved
-DEAD_BAND = (0.5, 0.005)  # as much more, and seconds on top, are not material
+DEAD_BAND = (0.25, 0.001)  # as much more, and seconds on top, are not material
 LEFT_BAND_SHARE = 0.2  # for callers who left: to get no answer is material at any speed
 LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence is a second

@@ -321,13 +321,17 @@ class Evidence:
         started = max(0, self._ended_ever + in_flight - self._started_ever)
         self._started_ever += started
         tick = Tick(now, now - self.at, started, classes, answered, censored, ages, queued, waited)
-        self.at = now
+        self.take(tick)
+        return tick
+
+    def take(self, tick: Tick) -> None:
+        """Take a tick into the window."""
+        now = self.at = tick.at
         while self.cells and self.cells[0].at <= now - CELL_SECONDS * CELLS:
             self.cells.popleft()
         if not self.cells or now - self.cells[-1].at >= CELL_SECONDS:
             self.cells.append(Cell(now))
         self.cells[-1].add(tick)
-        return tick
 
     def _free(self, seconds: float) -> None:
         """Free the shards that nobody writes into any more."""

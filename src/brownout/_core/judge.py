@@ -15,18 +15,11 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf, log
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.modes import (
-    COLUMNS,
-    DEFINITE,
-    ERROR,
-    OVERLOAD,
-    REFUSED,
-    WAITING,
-    Mode,
-    modes,
-)
+from brownout._core.bank import Bank, table
+from brownout._core.modes import COLUMNS, DEFINITE, ERROR, OVERLOAD, REFUSED, WAITING, Mode
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
@@ -96,18 +89,20 @@ class Finding(NamedTuple):
 class Judge:
     """The sequential test of one operation.
 
-    `step` is told each tick; `finding` is None while nothing is wrong.
+    `step` is told each tick; `finding` is None while nothing is wrong. `every` is the wanted time between
+    two false alarms, in seconds.
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_ill", "_nulls", "_onset", "_probation", "_reverse", "_rows",
-        "_scored", "_scores", "_seconds", "_slow", "_started", "_sticky", "_supported", "_sure", "_table",
-        "_time", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
+        "_bank", "_base", "_current", "_good", "_ill", "_onset", "_probation", "_reverse", "_rows",
+        "_scored", "_seconds", "_slow", "_started", "_sticky", "_supported", "_sure", "_table",
+        "_time", "_told", "_waiting", "_well_since", "every", "finding", "seen",
     )  # fmt: skip
 
-    def __init__(self, base: Baseline, now: float) -> None:
+    def __init__(self, base: Baseline, now: float, every: float = FALSE_ALARM_SECONDS) -> None:
         self._base: Baseline = base
-        self._table, self._nulls = modes(base)
+        self.every = every
+        self._table = table(base)
         self._rows: deque[Row] = deque(maxlen=512)
         self._waiting = [0] * COLUMNS
         self._scored = [0.0] * COLUMNS
@@ -122,8 +117,7 @@ class Judge:
 
     def _reset(self, now: float) -> None:
         self.finding: Finding | None = None
-        self._scores = [0.0] * len(self._table)
-        self._zero = [now] * len(self._table)
+        self._bank = Bank(len(self._table.modes), now)
         self._current = -1
         self._onset = now
         self._reverse = 0.0
@@ -136,7 +130,7 @@ class Judge:
     @property
     def suspicious(self) -> bool:
         """Whether some mode has gathered evidence: such time is not learned as usual."""
-        return self.finding is not None or max(self._scores) >= SUSPICIOUS_NATS
+        return self.finding is not None or max(self._bank.scores) >= SUSPICIOUS_NATS
 
     def recent(self) -> tuple[Row, ...]:
         """The latest ticks (two seconds, or twenty calls), after a recovery only those since."""
@@ -149,10 +143,10 @@ class Judge:
         """
         if self.finding is None and base is not self._base:
             self._base = base
-            self._table, self._nulls = modes(base)
-            scores, zero = self._scores[:DEFINITE], self._zero[:DEFINITE]
+            self._table, bank = table(base), self._bank
             self._reset(now)
-            self._scores[:DEFINITE], self._zero[:DEFINITE] = scores, zero
+            bank.keep(DEFINITE, len(self._table.modes), now)
+            self._bank = bank
 
     def lapse(self, now: float) -> None:
         """Nobody has called for so long that nothing is known any more."""
@@ -169,6 +163,8 @@ class Judge:
         self._started += tick.started
         self._seconds += tick.seconds
         self.seen += sum(calls)
+        if self._calm(calls, waiting, tick):
+            return None
         fresh = [c + w - s for c, w, s in zip(calls, waiting, self._scored, strict=True)]
         gains, part = self._gains(calls, tick)
         # What there was no room for is scored at the next tick, if it waits even then; what waits no
@@ -177,11 +173,7 @@ class Judge:
             s + part * (w - s) if w > s else w for s, w in zip(self._scored, waiting, strict=True)
         ]
         threshold = self._threshold(tick.at)
-        for index, gain in enumerate(gains):
-            score = min(max(0.0, self._scores[index] + gain), threshold + 6)
-            self._scores[index] = score
-            if not score:
-                self._zero[index] = tick.at
+        self._bank.add(gains, threshold + 6, tick.at)
         if self.finding is None:
             self._alarm(threshold, tick.at)
         else:
@@ -215,28 +207,44 @@ class Judge:
         """What the tick adds to each score, and which part of what waits is in it."""
         together = self._together(tick.at)
         sure = [(index, calls[index]) for index in _SURE if calls[index]]
-        gains = [sum(count * mode.nats[index] for index, count in sure) for mode in self._table]
+        gains = self._table.weigh(sure)
         threshold = self._threshold(self._supported)
         passed = sum(count for _, count in sure) / together
         part = self._sure.take(max(gains), passed, ENDING * threshold * tick.seconds)
-        gains = [gain * part if gain > 0 else gain for gain in gains]
+        if part != 1.0:
+            gains = [gain * part if gain > 0 else gain for gain in gains]
         # What merely takes long may be a stall. It is over when the next call goes well, so only what is
         # bad counts as a moment; and however many they are, a tick's worth of time must not decide.
         late = [count if index in _SLOW else 0 for index, count in enumerate(calls)]
         news = [n + w - old for n, w, old in zip(late, self._waiting, self._scored, strict=True)]
         slow = [(index, count) for index, count in enumerate(news) if count]
-        more = [sum(count * mode.nats[index] for index, count in slow) for mode in self._table]
-        index = max(range(len(more)), key=lambda index: gains[index] + more[index])
-        nats, well, top = self._table[index].nats, min(0.0, gains[index]), more[index]
+        more = self._table.weigh(slow)
+        sums = list(map(add, gains, more))
+        index = sums.index(max(sums))
+        well, top = min(0.0, gains[index]), more[index]
+        nats = self._table.modes[index].nats
         bad = sum(count for column, count in slow if nats[column] > 0) / together
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
         part = self._slow.take(top, bad, LASTING * threshold * tick.seconds, most, well)
         self._time -= max(0.0, part * top + well) / (STALL * threshold)
-        return [
-            gain + (extra * part if extra > 0 else extra)
-            for gain, extra in zip(gains, more, strict=True)
-        ], part
+        if part != 1.0:
+            extra = [nats * part if nats > 0 else nats for nats in more]
+            sums = list(map(add, gains, extra))
+        return sums, part
+
+    def _calm(self, calls: list[int], waiting: list[int], tick: Tick) -> bool:
+        """Whether the tick can't raise a score of a bank that is zero: then nothing else is to be done.
+
+        Nor may there be a debt, or a moment's room still to be filled.
+        """
+        if not (self._bank.calm and self._sure.full and self._slow.full) or self.finding is not None:
+            return False
+        if any(waiting) or any(self._scored) or not self._table.calm(calls):
+            return False
+        self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
+        self._bank.pass_(tick.at)
+        return True
 
     def _together(self, now: float) -> float:
         together = 1.0
@@ -247,7 +255,7 @@ class Judge:
         return together
 
     def _threshold(self, now: float) -> float:
-        threshold = log(max(self._rate() * FALSE_ALARM_SECONDS, 100.0))
+        threshold = log(max(self._rate() * self.every, 100.0))
         return threshold / 2 if now < self._probation else threshold
 
     def _rate(self) -> float:
@@ -266,8 +274,9 @@ class Judge:
     def _best(self, calls: Sequence[float]) -> tuple[int, float]:
         """The mode that explains the calls best, and by how many nats better than the usual does."""
         columns = [(index, count) for index, count in enumerate(calls) if count]
-        fits = [sum(count * mode.log_p[index] for index, count in columns) for mode in self._table]
-        usual = max(sum(count * null[index] for index, count in columns) for null in self._nulls)
+        modes, nulls = self._table.modes, self._table.nulls
+        fits = [sum(count * mode.log_p[index] for index, count in columns) for mode in modes]
+        usual = max(sum(count * null[index] for index, count in columns) for null in nulls)
         best = max(range(len(fits)), key=fits.__getitem__)
         return best, fits[best] - usual
 
@@ -276,12 +285,12 @@ class Judge:
         start = min(threshold, max(log(START_CALLS * max(self.seen, 10)), 2 * MOMENT_NATS))
         over = [
             score - (start if mode.certain else threshold)
-            for score, mode in zip(self._scores, self._table, strict=True)
+            for score, mode in zip(self._bank.scores, self._table.modes, strict=True)
         ]
         winner = max(range(len(over)), key=over.__getitem__)
         if over[winner] < 0:
             return
-        self._onset = self._zero[winner]
+        self._onset = self._bank.zero(winner)
         self._current = winner
         self._supported = now
         self._good = [0.0] * COLUMNS
@@ -315,7 +324,7 @@ class Judge:
         The first name may have said too much: five of the first twenty failed, and few ever since.
         """
         best, _ = self._best(self._ill)
-        mode = self._table[best if self._less(best) else self._current]
+        mode = self._table.modes[best if self._less(best) else self._current]
         if mode.kind in {"shift", "tail"}:
             return True  # that is not named so soon
         nats = -sum(count * mode.nats[index] for index, count in enumerate(self._good) if count)
@@ -334,7 +343,7 @@ class Judge:
         ending = self._reverse > 0 and self._less(best)  # then it is not getting milder
         if nats > CLEAR_NATS and not ending and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
-        mode = self._table[self._current]
+        mode = self._table.modes[self._current]
         state = self._state(mode, rows, calls)
         self._told = told
         what = (state, mode.kind, mode.extent, self._onset, self._supported)
@@ -342,11 +351,11 @@ class Judge:
 
     def _less(self, best: int) -> bool:
         """Whether `best` is less of the same."""
-        one, other = self._table[best], self._table[self._current]
+        one, other = self._table.modes[best], self._table.modes[self._current]
         return one.kind == other.kind != "shift" and one.extent < other.extent
 
     def _clearer(self, best: int, calls: list[int]) -> bool:
-        one, other = self._table[best], self._table[self._current]
+        one, other = self._table.modes[best], self._table.modes[self._current]
         pairs = zip(calls, one.log_p, other.log_p, strict=True)
         nats = sum(count * (a - b) for count, a, b in pairs if count)
         return nats > (CLEAR_NATS if one.state is other.state else OTHER_STATE_NATS)

@@ -27,6 +27,11 @@ class Room:
     def __init__(self) -> None:
         self.nats = 0.0
 
+    @property
+    def full(self) -> bool:
+        """Whether there is room for a moment: no more of it is kept for the next tick anyway."""
+        return self.nats >= MOMENT_NATS
+
     def take(
         self,
         nats: float,

@@ -12,11 +12,11 @@ from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
-from brownout._core.judge import Judge
+from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
 from brownout._core.moment import in_order
 from brownout._core.recent import Latest
 from brownout._core.state import State, worst
-from brownout._core.usual import Usual
+from brownout._core.usual import DEAD_BAND, Usual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,11 +62,18 @@ class Operation:
         "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "latest", "name", "usual",
     )  # fmt: skip
 
-    def __init__(self, name: str, timeout: float, now: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeout: float,
+        now: float,
+        dead_band: tuple[float, float] = DEAD_BAND,
+        false_alarm_every: float = FALSE_ALARM_SECONDS,
+    ) -> None:
         self.name = name
         self.evidence = Evidence(now)
-        self.usual = Usual(timeout)
-        self.judge = Judge(self.usual.baseline, now)
+        self.usual = Usual(timeout, dead_band)
+        self.judge = Judge(self.usual.baseline, now, false_alarm_every)
         self.latest = Latest()
         self.known = False
         self._ahead = -inf
@@ -115,7 +122,7 @@ class Operation:
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
         self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now)
+        self.judge = Judge(self.usual.baseline, now, self.judge.every)
         self.latest = Latest()
         self.known = False
         self.due = -inf
@@ -125,14 +132,18 @@ class Operation:
         self._news = 0
         tick = self.evidence.fold(now)
         self.latest.add(tick, self.usual.baseline)
-        for part in in_order(tick):
-            self.judge.step(part, tick.together)
-            self._learn(part)
+        self.judged(tick)
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
+
+    def judged(self, tick: Tick) -> None:
+        """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
+        for part in in_order(tick):
+            self.judge.step(part, tick.together)
+            self._learn(part)
 
     def _learn(self, tick: Tick) -> None:
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
@@ -150,8 +161,8 @@ class Target:
     """What is known of one target, shared by every guard of that name."""
 
     __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "problem",
-        "timeout",
+        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "name", "next_fold",
+        "operations", "problem", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +174,8 @@ class Target:
         self.budget = Budget(mutex())
         self.claim: Claim | None = None
         self.timeout = inf
+        self.dead_band = DEAD_BAND
+        self.false_alarm_every = FALSE_ALARM_SECONDS
         self.next_fold = -inf
         self.problem: Exception | None = None
         self._mutex = mutex()
@@ -185,7 +198,8 @@ class Target:
             return found
         if len(self.operations) >= OPERATIONS:
             name = OTHER
-        return self.operations.setdefault(name, Operation(name, self.timeout, now))
+        new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
+        return self.operations.setdefault(name, new)
 
     @property
     def calls(self) -> int:

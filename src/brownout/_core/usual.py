@@ -20,8 +20,7 @@ from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
 QUARANTINE_SECONDS = 5.0
 ENOUGH = 80  # answered calls before a baseline is believed
 REMEMBERED = 20_000  # then old counts are halved
-DEAD_BAND_SHARE = 0.5
-DEAD_BAND_SECONDS = 0.005
+DEAD_BAND = (0.25, 0.001)  # as much more, and seconds on top, are not material
 LEFT_BAND_SHARE = 0.2  # for callers who left: to get no answer is material at any speed
 LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence is a second
@@ -92,11 +91,12 @@ class Usual:
     __slots__ = (
         "_block_began", "_block_calls", "_block_hazard", "_blocks", "_classes", "_doubted", "_early",
         "_early_next", "_early_seconds", "_hazard", "_next", "_quarantine", "_seconds", "_sketch", "_started",
-        "baseline", "timeout",
+        "baseline", "dead_band", "timeout",
     )  # fmt: skip
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, dead_band: tuple[float, float] = DEAD_BAND) -> None:
         self.timeout = timeout
+        self.dead_band = dead_band
         self.baseline = cold(timeout)
         self._early = Cell(0.0)  # all that was seen before enough was learned, not only what is old
         self._early_seconds = 0.0
@@ -150,7 +150,7 @@ class Usual:
             )  # of what was answered: one long wait would leave nothing known of the rest
             sketch.answered[:] = early.sketch.answered
             seen = _Seen(sketch, early.classes, early.started, self._early_seconds)
-            self.baseline = _fit(seen, self.timeout, EARLY_RESTLESS, early=True)
+            self.baseline = _fit(seen, self.timeout, self.dead_band, EARLY_RESTLESS, early=True)
 
     def _take(self, tick: Tick) -> None:
         for index, count in tick.answered:
@@ -197,7 +197,7 @@ class Usual:
         self._next = int(self._sketch.count * 1.15) + 3
         self._hazard = [-log(max(alive, 1e-4)) for alive in self._sketch.survival()]
         seen = _Seen(self._sketch, self._classes, self._started, self._seconds)
-        self.baseline = _fit(seen, self.timeout, self._restless())
+        self.baseline = _fit(seen, self.timeout, self.dead_band, self._restless())
 
 
 class _Seen(NamedTuple):
@@ -209,12 +209,19 @@ class _Seen(NamedTuple):
     seconds: float
 
 
-def _fit(seen: _Seen, timeout: float, restless: float, *, early: bool = False) -> Baseline:
+def _fit(
+    seen: _Seen,
+    timeout: float,
+    dead_band: tuple[float, float],
+    restless: float,
+    *,
+    early: bool = False,
+) -> Baseline:
     sketch, classes = seen.sketch, seen.classes
     n = sketch.count
     all_calls = max(1, sum(classes) - classes[OutcomeClass.LOCAL])
     quantiles = [sketch.quantile(1.0 - tail) for tail in _TAILS]
-    edges = _edges(quantiles, DEAD_BAND_SHARE, DEAD_BAND_SECONDS)
+    edges = _edges(quantiles, *dead_band)
     silent_after = max(3 * edges[3], min(timeout / 2, SILENT_COLD_SECONDS))
     silent_after = min(silent_after, timeout * 0.999)
     shares = [

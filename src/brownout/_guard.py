@@ -20,7 +20,7 @@ from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
-from brownout._drive import threads
+from brownout._drive import threads, wheel
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
 from brownout._drive.function import check_function, is_async, name_of
@@ -85,6 +85,7 @@ def _forked() -> None:
     """A forked child has its own locks, evidence, permits and gates; what is usual it keeps."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
+    wheel.rest()
     for target in _registry.values():
         target.renew(threading.Lock, clock.now())
     for core in list(_cores):

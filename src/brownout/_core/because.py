@@ -72,6 +72,17 @@ class Verdict(Value):
         """Its own health check says ok while its callers suffer."""
         return bool(self.claim) and self.state not in {None, State.HEALTHY}
 
+    def suspecting(self, own: str) -> Verdict:
+        """The same of a process that has trouble of its own: where callers suffer, the sentence says so."""
+        if not own:
+            return self
+        ill = self.state not in {None, State.HEALTHY}
+        because = f"{self.because}; look at this process first: {own}" if ill else self.because
+        return self.__replace__(
+            own=f"{self.own}; {own}" if self.own else own,
+            because=because,
+        )
+
     def number(self, name: str) -> float:
         """The value of the number called `name`; KeyError if the verdict has none."""
         for number in self.numbers:

@@ -81,8 +81,15 @@ def _strain(mine: list[Edge], by_target: Mapping[str, list[Edge]]) -> str:
     return f"{what} since one moment, and have nothing else in common that is known"
 
 
+def ill(verdict: Verdict) -> bool:
+    """Whether there is evidence, and it does not say HEALTHY."""
+    return verdict.state not in {None, State.HEALTHY}
+
+
 def at_once(verdicts: Sequence[Verdict]) -> str:
     """Why one process, from its own verdicts alone, should suspect itself first; "" if it should not."""
+    if sum(1 for one in verdicts if ill(one)) < MANY:
+        return ""
     edges = [Edge("", "this process", one.target, one.state, one.since) for one in verdicts]
     return strained(edges).get("", "")
 

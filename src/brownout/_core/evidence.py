@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from brownout._core.breaker import Gate
     from brownout._core.held import Hold
+    from brownout._core.late import Lateness
 
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
@@ -101,9 +102,10 @@ class Shard:
     attempts that were not a call's first.
     """
 
-    __slots__ = ("answered", "censored", "classes", "pending", "repeats", "waited")
+    __slots__ = ("answered", "censored", "classes", "late", "pending", "repeats", "waited")
 
     def __init__(self) -> None:
+        self.late: Lateness | None = None  # of its thread, where a loop runs there
         self.pending: dict[Attempt, None] = {}
         self.repeats = 0
         self.classes = [0] * CLASSES
@@ -117,7 +119,7 @@ class Shard:
             del self.pending[attempt]
         except KeyError:
             return False
-        seconds = now - attempt.began - attempt.waited_seconds
+        seconds = self.took(attempt, now)
         if class_ is _SUCCESS:
             self.answered[bucket(seconds)] += 1
         else:
@@ -126,6 +128,11 @@ class Shard:
             self.classes[class_] += 1
         self.waited += attempt.waited_seconds
         return True
+
+    def took(self, attempt: Attempt, now: float) -> float:
+        """How much of the time since an attempt began was the target's."""
+        began = attempt.began + attempt.waited_seconds
+        return now - began - (self.late.lost(began, now) if self.late else 0.0)
 
     @property
     def counts(self) -> list[int]:
@@ -243,7 +250,7 @@ class Evidence:
 
     __slots__ = (
         "_ended", "_ended_ever", "_freed", "_late", "_started_ever", "_taken", "at", "cells", "holds",
-        "shards",
+        "queued_seconds", "shards",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
@@ -268,6 +275,9 @@ class Evidence:
         self._taken = _Sum()
         self._ended_ever = 0
         self._started_ever = 0
+        self.queued_seconds = (
+            0.0  # how long the first of those that wait for our own pool has waited
+        )
 
     def shard(self, thread: int) -> Shard:
         """The shard of a thread, made when it is first asked for."""
@@ -277,6 +287,10 @@ class Evidence:
     def in_flight(self) -> int:
         """Attempts in flight now."""
         return sum(len(shard.pending) for shard in self._all()) + len(self.holds)
+
+    def lost(self, began: float, now: float) -> float:
+        """How many of the seconds since `began` our own threads stood still, the worst of them."""
+        return max((one.late.lost(began, now) for one in self._all() if one.late), default=0.0)
 
     @property
     def settled(self) -> int:
@@ -296,6 +310,7 @@ class Evidence:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
         ages: list[int] = []
         queued = resting = 0
+        self.queued_seconds = 0.0
         if self.holds.known:
             self._late = self._late or Shard()
             ages, resting = self.holds.fold(now, self._late)
@@ -306,8 +321,11 @@ class Evidence:
                 self._replace(shard)
             pending = list(shard.pending)
             at_target = [attempt for attempt in pending if not attempt.queued]
+            if len(at_target) < len(pending):
+                began = min(attempt.began for attempt in pending if attempt.queued)
+                self.queued_seconds = max(self.queued_seconds, now - began)
             queued += len(pending) - len(at_target)
-            ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
+            ages += [bucket(shard.took(attempt, now)) for attempt in at_target]
         self._taken = new
         classes = [n - o for n, o in zip(new.classes, old.classes, strict=True)]
         answered = unpack(new.answered - old.answered)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
+from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged, seconds
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
+from brownout._core.late import OWN_SECONDS, STALLED_SHARE, TOLERANCE_SECONDS, without
 from brownout._core.moment import in_order
 from brownout._core.recent import Latest
 from brownout._core.state import State, worst
@@ -32,6 +33,9 @@ AHEAD = 20
 AHEAD_SECONDS = 0.01
 AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
+POOL_SECONDS = (
+    0.25  # a wait for our own pool, of one that still waits, that is told as our own trouble
+)
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
@@ -117,7 +121,21 @@ class Operation:
         finding, base = self.judge.finding, self.usual.baseline
         rows = self.judge.recent()
         verdict = judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
-        return verdict.__replace__(recent=self.latest.told(self.evidence.at))
+        now = self.evidence.at
+        return verdict.__replace__(recent=self.latest.told(now)).suspecting(self._own(now))
+
+    def _own(self, now: float) -> str:
+        """What this process itself was in trouble with lately; "" if nothing."""
+        lost = self.evidence.lost(now - OWN_SECONDS, now)
+        told: list[str] = []
+        if lost > STALLED_SHARE * OWN_SECONDS:
+            told.append(
+                f"this process itself stood still for {seconds(lost)} of the last {seconds(OWN_SECONDS)}"
+            )
+        wait = self.evidence.queued_seconds
+        if wait > POOL_SECONDS:
+            told.append(f"a call has waited {seconds(wait)} for our own pool, and was not sent yet")
+        return "; ".join(told)
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
@@ -130,22 +148,27 @@ class Operation:
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
         self._news = 0
+        before = self.evidence.at
         tick = self.evidence.fold(now)
+        lost = self.evidence.lost(before, now)
+        late = lost > max(TOLERANCE_SECONDS, STALLED_SHARE * (now - before))
+        if late:  # it says more of us than of the target
+            tick = without(tick, self.usual.baseline)
         self.latest.add(tick, self.usual.baseline)
-        self.judged(tick)
+        self.judged(tick, learn=not late)
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
-    def judged(self, tick: Tick) -> None:
+    def judged(self, tick: Tick, *, learn: bool = True) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         for part in in_order(tick):
             self.judge.step(part, tick.together)
-            self._learn(part)
+            self._learn(part, learn=learn)
 
-    def _learn(self, tick: Tick) -> None:
+    def _learn(self, tick: Tick, *, learn: bool) -> None:
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -153,7 +176,8 @@ class Operation:
         # Nor is anything called HEALTHY for the first time while it looks ill.
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
-        self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
+        if learn:
+            self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.usual.baseline, tick.at)
 
 

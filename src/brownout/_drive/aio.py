@@ -91,7 +91,9 @@ def guarded(
             del pending[attempt]
         except KeyError:  # forked meanwhile: it is the parent's
             return value
-        seconds = ended - now
+        seconds, late = ended - now, wheel.late
+        if late.until > now or ended > late.due:  # we stood still meanwhile
+            seconds -= late.settle(now, ended)
         index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if free is not None:
@@ -152,6 +154,9 @@ def over(
 ) -> None:
     """The attempt is over: raises TimedOut if we cancelled its task, and that is what ended it."""
     wheel.take_out(attempt)
+    now = clock.now()
+    if now > wheel.late.due:
+        wheel.late.beat(now)
     if attempt.expired:
         ours = task.uncancel() <= cancelling
         if ours and isinstance(error, asyncio.CancelledError):
@@ -211,6 +216,7 @@ class Timer:
         self._task, self._cancelling = task, task.cancelling()
         self._wheel = wheel_for(loop, get_ident(), self._attempt.deadline)
         self._wheel.fresh[self._attempt] = task
+        self._attempt.shard.late = self._wheel.late
         self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(

@@ -238,10 +238,7 @@ class Judge:
 
         Nor may there be a debt, or a moment's room still to be filled.
         """
-        if (
-            not (self._bank.calm and self._sure.full and self._slow.full)
-            or self.finding is not None
-        ):
+        if not (self._bank.calm and self._sure.full and self._slow.full) or self.finding is not None:
             return False
         if any(waiting) or any(self._scored) or not self._table.calm(calls):
             return False

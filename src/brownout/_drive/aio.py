@@ -52,8 +52,7 @@ def guarded(
     async def call(*args: Any, **kwargs: Any) -> Any:
         loop = running() or on_a_loop()
         task: Any = current_task(loop)
-        read = clock.now
-        now, thread = read(), get_ident()
+        now, thread = clock.now(), get_ident()
         if now >= operation.due or DEADLINE.get() != inf or task is None:
             return await _looked(core, options, fn, args, kwargs, now)
         try:
@@ -63,8 +62,7 @@ def guarded(
             return await _looked(core, options, fn, args, kwargs, now)
         attempt.shard, attempt.began = shard, now
         attempt.deadline = ends = now + timeout
-        pending = shard.pending
-        pending[attempt] = None
+        (pending := shard.pending)[attempt] = None
         try:
             cancelling, wheel = task.cancelling(), wheel_for(loop, thread, ends)
             wheel.fresh[attempt] = task
@@ -80,12 +78,12 @@ def guarded(
             if known is None:  # the timer has fired meanwhile
                 over(core, wheel, attempt, task, cancelling, None)
         except BaseException as error:
-            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, clock.now())
             done = await drive(flow, core, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
-        ended = read()
+        ended = clock.now()
         # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
         try:
             del pending[attempt]

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
+from brownout._claim import health_faults
 from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Options
 from brownout._core.guard import Core
@@ -105,8 +106,8 @@ class Guard:
     many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
     answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
     classes that are the target's answer, not its failure. `health` is the URL of the target's own health
-    check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
-    that have one, the newest that is still in use is asked for.
+    check (http, https, grpc, grpcs), or a function that returns whether it says ok; `watch()` asks it. Of
+    several guards of one name that have one, the newest that is still in use is asked for.
 
     Raises ConfigurationError with every fault of the arguments at once.
     """
@@ -129,7 +130,7 @@ class Guard:
         self.policy = Policy(
             target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
         )
-        self.policy.check(*_health_faults(health))
+        self.policy.check(*health_faults(health))
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
@@ -270,6 +271,15 @@ class Guard:
         with _lock:
             return _crowd.add(name, guard._target, self, guard)  # noqa: SLF001 - our own
 
+    def observe_age(self, seconds: float, *, operation: str = "read") -> None:
+        """Tell how old what was read is: a second latency, "read:age", judged against what is usual of it.
+
+        Where reads are older, the target is DEGRADED, of kind "stale". Raises ValueError for what is no age.
+        """
+        if not (isinstance(seconds, int | float) and 0 <= seconds < inf):
+            raise ValueError(f"observe_age({seconds!r}): give an age in seconds, from 0 on")
+        self._target.observe_age(operation, seconds, threading.get_ident(), clock.now())
+
     @property
     def state(self) -> State | None:
         """What the target is judged to be now; None without evidence."""
@@ -388,11 +398,3 @@ class AttemptBlock:
             raise
         finally:
             self._call.settle(self._attempt, error, clock.now())
-
-
-def _health_faults(health: object) -> list[str]:
-    if health is None or (callable(health) and not is_async(health)):
-        return []
-    if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return []
-    return ["health: give an http:// or https:// URL, or a `def` without arguments"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
 
 from brownout import _guard
+from brownout._claim import says_ok
 from brownout._core.because import Claim
 from brownout._core.blame import MANY, at_once, ill
 from brownout._drive.clock import clock
@@ -174,7 +175,7 @@ class _Health:
             return False
         self.asked_at = clock.now()
         try:
-            ok = bool(ask() if callable(ask) else _http_ok(ask))
+            ok = says_ok(ask, HEALTH_TIMEOUT_SECONDS)
         except Exception:
             ok = False
         with _lock:
@@ -208,27 +209,6 @@ class _Health:
             if core is not None and self.asked_for is not None and self.asked_for() is not core:
                 self.wake.set()
                 _health[self.target.name] = _Health(self.target)
-
-
-def _http_ok(url: str) -> bool:
-    """Whether a GET of `url` is answered with 2xx in time. No redirect, no proxy, no retry."""
-    import http.client
-    from base64 import b64encode
-    from urllib.parse import unquote, urlsplit
-
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_SECONDS)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"User-Agent": "brownout", "Connection": "close"}
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + b64encode(user.encode()).decode()
-    try:
-        connection.request("GET", path, headers=headers)
-        return 200 <= connection.getresponse().status < 300
-    finally:
-        connection.close()
 
 
 _judging = _Judging()

@@ -108,7 +108,7 @@ class Bank:
         if self.calm:
             self.calm, self._zero = False, (self._since,) * len(sums)
         self._zero = [zero if s > 0.0 else now for s, zero in zip(sums, self._zero, strict=True)]
-        self.scores = [(s if s < most else most) if s > 0.0 else 0.0 for s in sums]
+        self.scores = [(min(most, s)) if s > 0.0 else 0.0 for s in sums]
 
     def zero(self, index: int) -> float:
         """The instant at which a score was zero the last time."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import isinf
 from typing import TYPE_CHECKING, NamedTuple
 
+from brownout._core.age import AGE, STALE, fresh, stale
 from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
 from brownout._core.usual import LATE, Baseline
 from brownout._core.value import Value
+from brownout._core.words import seconds, share
 
 if TYPE_CHECKING:
     from brownout._core.evidence import Cell, Evidence
@@ -43,7 +44,7 @@ class Verdict(Value):
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
 
     `state` is None without evidence, and `because` then says how little there was. `kind` is what is
-    wrong (silent, errors, refused, overload, shift, tail; "" when nothing is), `extent` how much of it
+    wrong (silent, errors, refused, overload, shift, tail, stale; "" when nothing is), `extent` how much of it
     the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
     a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
@@ -91,45 +92,6 @@ class Verdict(Value):
         raise KeyError(name)
 
 
-def seconds(value: float) -> str:
-    """A span as a person writes it: 6 ms, 0.25 s, 12 s."""
-    if isinf(value):
-        return "never"
-    if value < 0.0995:
-        return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value * 1000:.0f} ms"
-    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
-
-
-def share(part: float, whole: float) -> str:
-    """A share as a person writes it: 0.4 %, 27 %."""
-    percent = 100 * part / whole if whole else 0.0
-    return f"{percent:.1f} %" if 0 < percent < 1 else f"{percent:.0f} %"
-
-
-def contradiction(verdict: Verdict) -> str:
-    """What a target says of itself, and what its callers suffer; "" where the two agree."""
-    return f"it says ok; {suffered(verdict)}" if verdict.contradiction else ""
-
-
-def suffered(verdict: Verdict) -> str:
-    """What the callers suffer, in a few words: "32 % of its callers wait out the deadline"."""
-    last = next((recent for recent in verdict.recent if recent.calls >= ENOUGH_CALLS), None)
-    last = last or next(reversed(verdict.recent), None)
-    part = share(last.bad, last.calls) if last and last.bad else share(verdict.extent, 1)
-    return f"{part} of its callers {_SUFFERED.get(verdict.kind, 'suffer')}"
-
-
-_SUFFERED = {
-    "silent": "wait out the deadline",
-    "errors": "are told of an error",
-    "refused": "are refused",
-    "overload": "are turned away",
-    "shift": "wait longer than usual",
-    "tail": "wait much longer than the rest",
-    "stale": "read what is old",
-}
-
-
 def judged(
     target: str,
     operation: str,
@@ -149,7 +111,9 @@ def judged(
             ago = f"{max(0.0, evidence.at - claim.at):.1f} s ago"
             because += f"; its own health check said ok {ago}"
     elif state is not None:
-        because = _healthy(_recent(rows, [0] * COLUMNS), base)
+        recent = _recent(rows, [0] * COLUMNS)
+        aged = operation.endswith(AGE)
+        because = fresh(recent.sketch, recent.span, base) if aged else _healthy(recent, base)
     elif window.calls >= ENOUGH_CALLS:
         because = f"no evidence: {window.calls} calls in 30 s are too few to tell what is wrong"
     else:
@@ -352,6 +316,10 @@ def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
     )
 
 
+def _stale(_: Finding, recent: _Recent, base: Baseline) -> str:
+    return stale(recent.sketch, base)
+
+
 def _halves(sketch: Sketch, at: int) -> tuple[Sketch, Sketch]:
     """The answers below a bucket, and those from it on."""
     low, high = Sketch(), Sketch()
@@ -367,4 +335,5 @@ _SENTENCES = {
     "overload": _overload,
     "shift": _slow,
     "tail": _slow,
+    STALE: _stale,
 }

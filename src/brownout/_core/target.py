@@ -8,7 +8,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged, seconds
+from brownout._core.age import AGE, AGE_BAND, STALE, no_fresher
+from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
@@ -16,8 +17,10 @@ from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
 from brownout._core.late import OWN_SECONDS, STALLED_SHARE, TOLERANCE_SECONDS, without
 from brownout._core.moment import in_order
 from brownout._core.recent import Latest
+from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
 from brownout._core.usual import DEAD_BAND, Usual
+from brownout._core.words import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
     from brownout._core.evidence import Tick
+    from brownout._core.judge import Finding
 
 FOLD_SECONDS = 0.1
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
@@ -63,7 +67,7 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "latest", "name", "usual",
+        "_ahead", "_news", "aged", "due", "evidence", "gates", "judge", "known", "latest", "name", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -73,8 +77,11 @@ class Operation:
         now: float,
         dead_band: tuple[float, float] = DEAD_BAND,
         false_alarm_every: float = FALSE_ALARM_SECONDS,
+        *,
+        aged: bool = False,
     ) -> None:
         self.name = name
+        self.aged = aged  # what is counted is how old answers were, not how long they took
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
         self.judge = Judge(self.usual.baseline, now, false_alarm_every)
@@ -92,9 +99,17 @@ class Operation:
     @property
     def state(self) -> State | None:
         """What it is judged to be; None without evidence."""
-        if self.judge.finding is not None:
-            return self.judge.finding.state
+        if self.finding is not None:
+            return self.finding.state
         return State.HEALTHY if self.known else None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the judge found; of ages it is always the same: what is read is stale."""
+        found = self.judge.finding
+        if found is None or not self.aged:
+            return found
+        return found._replace(state=State.DEGRADED, kind=STALE, load=False)
 
     @property
     def calm(self) -> bool:
@@ -118,7 +133,7 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding, base = self.judge.finding, self.usual.baseline
+        finding, base = self.finding, self.usual.baseline
         rows = self.judge.recent()
         verdict = judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
         now = self.evidence.at
@@ -165,7 +180,8 @@ class Operation:
     def judged(self, tick: Tick, *, learn: bool = True) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         for part in in_order(tick):
-            self.judge.step(part, tick.together)
+            seen = no_fresher(part, self.usual.baseline) if self.aged else part
+            self.judge.step(seen, tick.together)
             self._learn(part, learn=learn)
 
     def _learn(self, tick: Tick, *, learn: bool) -> None:
@@ -225,10 +241,24 @@ class Target:
         new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
         return self.operations.setdefault(name, new)
 
+    def observe_age(self, name: str, age: float, thread: int, now: float) -> None:
+        """Count how old an answer of an operation was: a second latency, with a usual of its own."""
+        name = f"{name}{AGE}"
+        found = self.operations.get(name)
+        if found is None:
+            if len(self.operations) >= OPERATIONS:
+                name = f"{OTHER}{AGE}"
+            new = Operation(name, inf, now, AGE_BAND, self.false_alarm_every, aged=True)
+            found = self.operations.setdefault(name, new)
+        found.evidence.shard(thread).answered[bucket(age)] += 1
+        if now >= self.next_fold:
+            self.tick(now)
+
     @property
     def calls(self) -> int:
         """First attempts ever admitted, over all operations."""
-        return sum(operation.evidence.calls for operation in list(self.operations.values()))
+        every = list(self.operations.values())
+        return sum(operation.evidence.calls for operation in every if not operation.aged)
 
     def tick(self, now: float, news: Operation | None = None) -> None:
         """Fold if the last fold is long enough ago and nobody else is folding.

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.because import Verdict, contradiction, seconds
 from brownout._core.blame import Edge, explained, strained
+from brownout._core.contradiction import contradiction
 from brownout._core.scope import (
     HEALTHY,
     NOBODY,
@@ -29,9 +29,12 @@ from brownout._core.scope import (
 )
 from brownout._core.sketch import Sketch
 from brownout._core.state import State
+from brownout._core.words import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from brownout._core.because import Verdict
 
 STALE_SECONDS = 5.0  # five writes: fewer would take a busy machine for a dead observer
 

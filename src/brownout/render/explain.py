@@ -6,8 +6,8 @@ import time
 from math import isinf
 from typing import TYPE_CHECKING
 
-from brownout._core.because import seconds
 from brownout._core.view import absence, blame_sentence, scope_sentence
+from brownout._core.words import seconds
 from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, wrap
 
 if TYPE_CHECKING:

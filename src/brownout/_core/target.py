@@ -57,7 +57,9 @@ class Mutex(Protocol):
 class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
-    __slots__ = ("_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "usual")
+    __slots__ = (
+        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "stream", "usual",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,11 +68,14 @@ class Operation:
         now: float,
         dead_band: tuple[float, float] = DEAD_BAND,
         false_alarm_every: float = FALSE_ALARM_SECONDS,
+        judge: Judge | None = None,
+        labels: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.name = name
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
-        self.judge = Judge(self.usual.baseline, now, false_alarm_every)
+        self.judge = judge or Judge(now, false_alarm_every)
+        self.stream = self.judge.join(self.usual.baseline, now, labels)
         self.known = False
         self._ahead = -inf
         self._news = 0
@@ -110,14 +115,15 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding, base = self.judge.finding, self.usual.baseline
+        finding, base = self.judge.told(), self.usual.baseline
         rows = self.judge.recent()
         return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
         self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now, self.judge.every)
+        self.judge = Judge(now, self.judge.every)
+        self.stream = self.judge.join(self.usual.baseline, now)
         self.known = False
         self.due = -inf
 
@@ -134,10 +140,11 @@ class Operation:
     def judged(self, tick: Tick) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         for part in in_order(tick):
-            self.judge.step(part, tick.together)
-            self._learn(part)
+            self.judge.step([(self.stream, part)], tick.together)
+            self.learn(part)
 
-    def _learn(self, tick: Tick) -> None:
+    def learn(self, tick: Tick) -> None:
+        """Learn from a tick that has been judged, if nothing is suspicious."""
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -146,7 +153,7 @@ class Operation:
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
         self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
-        self.judge.rebase(self.usual.baseline, tick.at)
+        self.judge.rebase(self.stream, self.usual.baseline, tick.at)
 
 
 class Target:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from brownout._core.evidence import CLASSES, Cell, Tick
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, Sketch, bucket, middle
+from brownout._core.sketch import BUCKETS, TINY, Sketch, bucket, middle
 
 QUARANTINE_SECONDS = 5.0
 ENOUGH = 80  # answered calls before a baseline is believed
@@ -26,6 +26,7 @@ LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence is a second
 EARLY = 20  # answered calls after which a first baseline is made, from all that was seen so far
 EARLY_RESTLESS = 0.5  # a few moments say little of others: so much wider is what they call usual
+FAST_CALLS = 60  # of fewer the fastest 5 % are not known
 BLOCK_SECONDS = 5.0
 RATE_SECONDS = 1.0
 _RESTLESS_PRIOR = 0.25  # worth four blocks
@@ -43,7 +44,7 @@ class Baseline(NamedTuple):
     `rate` is 0 until it has been seen for a second: a burst is no rate. `tails` are the shares of calls
     expected beyond the four thresholds, `rough` the same in a rough but ordinary stretch; `level` gives the
     level (0 to 5) of a latency's bucket, and `left` that of the wait of a caller who left; shares are of
-    all calls.
+    all calls; an answer below the bucket `fast` is too fast (0: none is).
     """
 
     n: int
@@ -60,6 +61,7 @@ class Baseline(NamedTuple):
     overload: float
     refused: float
     silent: float
+    fast: int = 0
 
     @property
     def cold(self) -> bool:
@@ -135,6 +137,11 @@ class Usual:
         elif self._next == ENOUGH:
             self._first()
 
+    def interrupt(self) -> None:
+        """Nobody has looked for a while: what is in quarantine has not stood it."""
+        self._doubted.clear()
+        self._quarantine.clear()
+
     def _first(self) -> None:
         """A baseline before there is one that has stood the quarantine: wider, and never laxer than cold."""
         early = self._early
@@ -182,6 +189,12 @@ class Usual:
             before = hazard[index - 1] if index else 0.0
             self._block_hazard += count * max((before + hazard[index]) / 2, 1e-3)
             self._block_calls += count
+
+    def hazard(self) -> list[float]:
+        """-ln of the share of calls that take longer than each bucket; empty before any is learned."""
+        if self.baseline.cold:
+            return []
+        return [-log(max(alive, 1e-4)) for alive in self._sketch.survival()]
 
     def _restless(self) -> float:
         prior = _RESTLESS_WEIGHT * _RESTLESS_PRIOR**2
@@ -245,7 +258,15 @@ def _fit(
         shares[1],
         shares[2],
         shares[3],
+        _fast(sketch, n, dead_band),
     )
+
+
+def _fast(sketch: Sketch, n: int, dead_band: tuple[float, float]) -> int:
+    """Below the fastest 5 %, by the dead band: the bucket where answers are not too fast any more."""
+    share, seconds = dead_band
+    edge = (sketch.quantile(0.05) - seconds) / (1 + share)
+    return bucket(edge) if n >= FAST_CALLS and edge > TINY else 0
 
 
 def _edges(quantiles: list[float], share: float, band: float) -> tuple[float, ...]:

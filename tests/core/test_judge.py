@@ -14,7 +14,7 @@ from brownout import Attempt, OutcomeClass, State
 from brownout._core.because import Claim, Verdict, seconds, share
 from brownout._core.modes import modes
 from brownout._core.target import Operation
-from brownout._core.usual import cold
+from brownout._core.baseline import cold
 
 Answer = tuple[float, OutcomeClass]
 Service = Callable[[random.Random], Answer]

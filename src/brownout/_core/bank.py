@@ -15,12 +15,12 @@ from operator import add, mul
 from typing import TYPE_CHECKING
 
 from brownout._core.modes import COLUMNS, Mode, modes
-from brownout._core.usual import cold
+from brownout._core.baseline import cold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
 
 TABLES = 256  # kept; one has some 40 KiB
 _NEVER = 1e18  # not infinite: no call of it is none to outweigh

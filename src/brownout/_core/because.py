@@ -10,7 +10,7 @@ from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
 from brownout._core.state import State
-from brownout._core.usual import LATE, Baseline
+from brownout._core.baseline import LATE, Baseline
 from brownout._core.value import Value
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def judged(
 
 
 def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, ...]:
-    span = max(0.1, evidence.at - window_start(evidence))
+    span = max(0.1, evidence.at - evidence.began)
     classes, sketch = window.classes, window.sketch
     learned = not base.cold
     return (
@@ -150,11 +150,6 @@ def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, 
         Number("silent_after_seconds", base.silent_after, None, "s"),
         Number("pool_wait_seconds", window.waited / max(1, window.calls), None, "s"),
     )
-
-
-def window_start(evidence: Evidence) -> float:
-    """The instant at which the window begins."""
-    return evidence.cells[0].at if evidence.cells else evidence.at
 
 
 def _shape(sketch: Sketch) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
 from brownout._core.state import State
-from brownout._core.usual import LATE, Baseline
+from brownout._core.baseline import LATE, Baseline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

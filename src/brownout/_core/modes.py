@@ -10,10 +10,10 @@ from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.state import State
-from brownout._core.usual import LATE
+from brownout._core.baseline import LATE
 
 if TYPE_CHECKING:
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
 
 MOST_NATS = 5.0  # what one call may weigh: no single call decides
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from brownout._core.baseline import DEAD_BAND
 from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
@@ -15,7 +16,7 @@ from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
 from brownout._core.moment import in_order
 from brownout._core.state import State, worst
-from brownout._core.usual import DEAD_BAND, Usual
+from brownout._core.usual import Usual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,8 @@ class Operation:
         # Nor is anything called HEALTHY for the first time while it looks ill.
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
-        self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
+        closed, self.evidence.closed = self.evidence.closed, None
+        self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.usual.baseline, tick.at)
 
 

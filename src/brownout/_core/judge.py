@@ -221,13 +221,19 @@ class Judge:
         more = self._table.weigh(slow)
         sums = list(map(add, gains, more))
         index = sums.index(max(sums))
-        well, top = min(0.0, gains[index]), more[index]
         nats = self._table.modes[index].nats
         bad = sum(count for column, count in slow if nats[column] > 0) / together
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
-        part = self._slow.take(top, bad, LASTING * threshold * tick.seconds, most, well)
-        self._time -= max(0.0, part * top + well) / (STALL * threshold)
+        room = max(0.0, min(most, self._slow.filled(bad, LASTING * threshold * tick.seconds)))
+        part, spent = 1.0, sums[index]
+        if spent > 0.0:  # for no mode may it be more: each could be the one that decides
+            wells = [gain if gain < 0.0 else 0.0 for gain in gains]
+            parts = [1.0, *((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)]
+            part = min(parts)
+            spent = max(w + part * x for w, x in zip(wells, more, strict=True))
+            self._slow.spend(max(0.0, spent))
+            self._time -= max(0.0, spent) / (STALL * threshold)
         if part != 1.0:
             extra = [nats * part if nats > 0 else nats for nats in more]
             sums = list(map(add, gains, extra))

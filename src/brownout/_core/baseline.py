@@ -18,6 +18,8 @@ DEAD_BAND = (0.25, 0.001)  # as much more, and seconds on top, are not material
 LEFT_BAND_SHARE = 0.2  # for callers who left: to get no answer is material at any speed
 LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence is a second
+FAST_SHARE = 0.05  # of the calls are faster than this; beyond the dead band that is too fast,
+FAST_CALLS = 60  # once so many are known
 EARLY_RESTLESS = 0.5  # a few moments say little of others: so much wider is what they call usual
 RATE_SECONDS = 1.0
 TAILS = (0.5, 0.1, 0.01, 0.001)
@@ -38,7 +40,8 @@ class Baseline(NamedTuple):
     expected beyond the four thresholds, `rough` the same in a rough but ordinary stretch; `level` gives the
     level (0 to 5) of a latency's bucket, and `left` that of the wait of a caller who left; shares are of
     all calls. `kept_at` is the instant at which a predecessor had learned it (infinite: it is our own);
-    `chronic` the share of calls that have failed ever since the start (0: it was healthy once).
+    `chronic` the share of calls that have failed ever since the start (0: it was healthy once). An answer in
+    a bucket below `fast` is too fast.
     """
 
     n: int
@@ -57,6 +60,7 @@ class Baseline(NamedTuple):
     silent: float
     kept_at: float = inf
     chronic: float = 0.0
+    fast: int = 0
 
     @property
     def cold(self) -> bool:
@@ -102,18 +106,26 @@ class Seen(NamedTuple):
 
 
 def quantiles_of(counts: list[int]) -> list[float]:
-    """The latencies that the shares of `TAILS` exceed, within a bucket as if it were evenly full."""
-    n, found = sum(counts), []
-    for tail in TAILS:
-        left = (1.0 - tail) * n
-        for index, count in enumerate(counts):
-            if count and left <= count:
-                break
-            left -= count
-        else:
-            index, count, left = BUCKETS - 1, 1, 0.5
-        found.append(exp2(LOWEST_OCTAVE + (index + max(0.0, left) / count) / PER_OCTAVE))
-    return found
+    """The latencies that the shares of `TAILS` exceed."""
+    return [_quantile(counts, 1.0 - tail) for tail in TAILS]
+
+
+def _quantile(counts: list[int], share: float) -> float:
+    """The latency that `share` of the calls stay below, within a bucket as if it were evenly full."""
+    left = share * sum(counts)
+    for index, count in enumerate(counts):
+        if count and left <= count:
+            return exp2(LOWEST_OCTAVE + (index + max(0.0, left) / count) / PER_OCTAVE)
+        left -= count
+    return exp2(LOWEST_OCTAVE + BUCKETS / PER_OCTAVE)
+
+
+def _fast(counts: list[int], dead_band: tuple[float, float]) -> int:
+    if sum(counts) < FAST_CALLS:
+        return 0
+    share, seconds = dead_band
+    edge = (_quantile(counts, FAST_SHARE) - seconds) / (1 + share)
+    return bucket(edge) if edge > 0 else 0
 
 
 def fit(
@@ -152,6 +164,7 @@ def fit(
         _levels(edges, silent_after),
         _levels(_edges(quantiles, LEFT_BAND_SHARE, LEFT_BAND_SECONDS), silent_after),
         *shares,
+        fast=_fast(seen.counts, dead_band),
     )
 
 

@@ -101,6 +101,12 @@ class Usual:
         calls, failed = self._failing
         return failed / calls if calls >= ENOUGH and self._early is not None else 0.0
 
+    def hazard(self) -> list[float]:
+        """-ln of the share of calls that take longer than each bucket; empty before anything is known."""
+        if self.baseline.cold:
+            return []
+        return _hazard(_unpacked(self._counts) if self._early is None else self._early.seen().counts)
+
     def learn(self, tick: Tick, closed: Closed | None, *, suspicious: bool, ill: bool) -> None:
         """Put the cell that has been closed in quarantine, and take in those that have been there long enough.
 

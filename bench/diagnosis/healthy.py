@@ -18,7 +18,7 @@ from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._core.target import AHEAD, AHEAD_CALLS, AHEAD_SECONDS, FOLD_SECONDS, TOGETHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -38,8 +38,10 @@ class Calls(NamedTuple):
     failed: NDArray[np.bool_]
 
 
-def calls(kind: str, rate: float, seconds: float, seed: int) -> Calls:
-    """So many seconds of healthy calls of a kind."""
+def calls(
+    kind: str, rate: float, seconds: float, seed: int, slower: Callable[[Floats], Floats] | None = None
+) -> Calls:
+    """So many seconds of healthy calls of a kind; `slower` gives the factor of each call's latency."""
     chance = np.random.default_rng((seed, KINDS.index(kind), int(rate)))
     n = int(chance.poisson(rate * seconds))
     begun = np.sort(chance.uniform(0, seconds, n))
@@ -49,6 +51,8 @@ def calls(kind: str, rate: float, seconds: float, seed: int) -> Calls:
     took = _latencies(kind, begun, chance)
     if kind == "latency wanders":
         took *= np.exp(np.interp(begun, *_wander(seconds, chance)))
+    if slower is not None:
+        took *= slower(begun)
     failed = chance.random(n) < FAIL_SHARE
     if kind != "no stalls":
         took = _stalled(begun, took, seconds, chance)

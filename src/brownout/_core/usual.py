@@ -45,7 +45,8 @@ RATCHET_CALLS = (1000, 3000, 20_000, 200_000)  # when each threshold is known to
 RATCHET_SHARE_CALLS = 2000
 OLDEST_SECONDS = 86_400.0  # what a predecessor learned longer ago is not believed
 VERSION = 1  # of what is kept
-BLOCKS = 240  # that restlessness is measured over: twenty minutes
+BLOCKS = 240  # that restlessness is measured over: twenty minutes, against
+NEAR_BLOCKS = 24  # the mean of so many: a drift is not restlessness, and may not widen what is usual
 _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
 
@@ -272,7 +273,7 @@ class _Early:
 
 
 class _Blocks(NamedTuple):
-    """How cells differ from one another: running mean and spread of ln(hazard), and what chance explains.
+    """How cells differ from those before: mean and spread of ln(hazard), and what chance explains of it.
 
     A cell's completion hazard against the whole is calls / sum of -ln S(latency): exactly 1 on average if
     every cell is like the whole. Its spread beyond chance is restlessness.
@@ -295,7 +296,7 @@ class _Blocks(NamedTuple):
         )
         value, n = log(whole / calls), min(self.n + 1, BLOCKS)
         off = value - self.mean
-        mean = self.mean + off / n
+        mean = self.mean + off / min(n, NEAR_BLOCKS)
         spread = self.spread + (off * (value - mean) - self.spread) / n
         return _Blocks(n, mean, spread, self.chance + (1 / calls - self.chance) / n)
 

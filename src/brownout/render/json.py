@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from brownout._core.view import Observer, Row, Seen, Together
     from brownout.fleet.local import Fleet, ObservedChange
     from brownout.render.faults import InForce
+    from brownout.replay import Change
 
-__all__ = ["change", "explain", "status"]
+__all__ = ["change", "explain", "replayed", "status"]
 
 
 def status(fleet: Fleet, faults: Sequence[InForce] = ()) -> dict[str, Any]:
@@ -81,6 +82,24 @@ def change(told: ObservedChange) -> dict[str, Any]:
         "contradiction": told.contradiction,
         "observer": told.observer,
         "name": told.name,
+    }
+
+
+def replayed(change: Change) -> dict[str, Any]:
+    """One change of a replay: `t_seconds target operation before state kind extent onset_seconds because`.
+
+    Both instants are in the recording's own time; `onset_seconds` is null unless something is wrong.
+    """
+    return {
+        "t_seconds": change.t_seconds,
+        "target": change.target,
+        "operation": change.operation,
+        "before": _name(change.before),
+        "state": _name(change.state),
+        "kind": change.kind,
+        "extent": change.extent,
+        "onset_seconds": change.onset_seconds,
+        "because": change.because,
     }
 
 

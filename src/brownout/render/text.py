@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from brownout._core.view import Row
     from brownout.fleet.local import Fleet, ObservedChange
+    from brownout.replay import Change
 
-__all__ = ["PLAIN", "Style", "line", "notes", "style", "table"]
+__all__ = ["PLAIN", "Style", "line", "notes", "replayed", "style", "table"]
 
 WINDOW_SECONDS = 30
 SHAPE_COLUMNS = 80  # narrower, the SHAPE folds away
@@ -253,3 +254,10 @@ def notes(fleet: Fleet, *, columns: int = 100, style: Style = PLAIN) -> list[str
     if left := sum(one.left_out for one in fleet.observers):
         told.append(f"{left} targets are missing: their observers have too many to share")
     return [plain(f" {text}", style) for note in told for text in wrap(note, columns - 1)]
+
+
+def replayed(change: Change) -> str:
+    """One change of a replay as a line."""
+    names = [one.name if one else "no evidence" for one in (change.before, change.state)]
+    what = f"{change.target} {change.operation}".rstrip()
+    return f"{change.t_seconds:10.1f} s  {what}  {' -> '.join(names)}  {change.because}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from brownout._core.evidence import CLASSES, Tick
+from brownout._core.cell import CLASSES, Tick
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._core.target import AHEAD, AHEAD_CALLS, AHEAD_SECONDS, FOLD_SECONDS, TOGETHER
@@ -39,7 +39,11 @@ class Calls(NamedTuple):
 
 
 def calls(
-    kind: str, rate: float, seconds: float, seed: int, slower: Callable[[Floats], Floats] | None = None
+    kind: str,
+    rate: float,
+    seconds: float,
+    seed: int,
+    slower: Callable[[Floats], Floats] | None = None,
 ) -> Calls:
     """So many seconds of healthy calls of a kind; `slower` gives the factor of each call's latency."""
     chance = np.random.default_rng((seed, KINDS.index(kind), int(rate)))
@@ -97,7 +101,8 @@ def _stalled(begun: Floats, took: Floats, seconds: float, chance: np.random.Gene
 
 def _buckets(seconds: Floats) -> Ints:
     index = np.log2(np.maximum(seconds, TINY)) * PER_OCTAVE + OFFSET
-    return np.clip(index.astype(np.int64), 0, BUCKETS - 1)
+    clipped: Ints = np.clip(index.astype(np.int64), 0, BUCKETS - 1)
+    return clipped
 
 
 def _folds(ended: Floats, bad: Floats, begun: Floats, seconds: float) -> Floats:

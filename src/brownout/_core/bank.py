@@ -14,8 +14,8 @@ from itertools import repeat
 from operator import add, mul
 from typing import TYPE_CHECKING
 
-from brownout._core.modes import COLUMNS, Mode, modes
 from brownout._core.baseline import cold
+from brownout._core.modes import COLUMNS, Mode, modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +55,8 @@ class Table:
     def calm(self, calls: Sequence[int]) -> bool:
         """Whether no score that is zero can rise by these calls. It may say no where that is so."""
         if calls[0]:
-            return sum(map(mul, calls[1:], self.outweighed[1:])) <= calls[0]
+            owed: float = sum(map(mul, calls[1:], self.outweighed[1:]))
+            return owed <= calls[0]
         return not any(calls)
 
 
@@ -69,8 +70,15 @@ def _outweighed(column: Sequence[float], fast: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=TABLES)
-def _made(*what: object) -> Table:
-    tails, rough, errors, overload, refused, silent, n = what
+def _made(
+    tails: tuple[float, ...],
+    rough: tuple[float, ...],
+    errors: float,
+    overload: float,
+    refused: float,
+    silent: float,
+    n: int,
+) -> Table:
     base = cold(1.0)._replace(
         n=n, tails=tails, rough=rough, errors=errors, overload=overload, refused=refused, silent=silent
     )  # fmt: skip
@@ -108,7 +116,7 @@ class Bank:
         if self.calm:
             self.calm, self._zero = False, (self._since,) * len(sums)
         self._zero = [zero if s > 0.0 else now for s, zero in zip(sums, self._zero, strict=True)]
-        self.scores = [(s if s < most else most) if s > 0.0 else 0.0 for s in sums]
+        self.scores = [(min(most, s)) if s > 0.0 else 0.0 for s in sums]
 
     def zero(self, index: int) -> float:
         """The instant at which a score was zero the last time."""

@@ -89,11 +89,12 @@ def cold(timeout: float, errors: float | None = None) -> Baseline:
     silent_after = min(timeout * 0.999, SILENT_COLD_SECONDS)
     thresholds = (inf, inf, inf, inf)
     level = _levels(thresholds, silent_after)
-    first, *rest = _PRIORS
-    shares = (max(first, errors or 0.0), *rest)
+    failing, overload, refused, silent = _PRIORS
+    failing = max(failing, errors or 0.0)
     return Baseline(
-        0, 0.0, 0.0, 0.0, thresholds, silent_after, TAILS, TAILS, level, level, *shares
-    )
+        0, 0.0, 0.0, 0.0, thresholds, silent_after, TAILS, TAILS, level, level,
+        failing, overload, refused, silent,
+    )  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -150,7 +151,9 @@ def fit(
     if early:
         shares = [min(share, prior) for share, prior in zip(shares, _PRIORS, strict=True)]
     shares[0] = max(shares[0], pinned or 0.0)
-    shares = [_rounded(share, least) for share, least in zip(shares, _LEAST, strict=True)]
+    failing, overload, refused, silent = (
+        _rounded(share, least) for share, least in zip(shares, _LEAST, strict=True)
+    )
     restless = ceil(restless / _RESTLESS_STEP) * _RESTLESS_STEP
     return Baseline(
         n,
@@ -163,7 +166,10 @@ def fit(
         _tails(n, exp(-2.0 * restless)),
         _levels(edges, silent_after),
         _levels(_edges(quantiles, LEFT_BAND_SHARE, LEFT_BAND_SECONDS), silent_after),
-        *shares,
+        failing,
+        overload,
+        refused,
+        silent,
         fast=_fast(seen.counts, dead_band),
     )
 

@@ -19,17 +19,17 @@ from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.bank import Bank, table
+from brownout._core.baseline import LATE, Baseline
 from brownout._core.modes import COLUMNS, DEFINITE, ERROR, OVERLOAD, REFUSED, WAITING, Mode
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
 from brownout._core.state import State
-from brownout._core.baseline import LATE, Baseline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
 
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
@@ -228,7 +228,7 @@ class Judge:
         room = max(0.0, min(most, self._slow.filled(bad, LASTING * threshold * tick.seconds)))
         part, spent = 1.0, sums[index]
         if spent > 0.0:  # for no mode may it be more: each could be the one that decides
-            wells = [gain if gain < 0.0 else 0.0 for gain in gains]
+            wells = [min(0.0, gain) for gain in gains]
             parts = [1.0, *((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)]
             part = min(parts)
             spent = max(w + part * x for w, x in zip(wells, more, strict=True))
@@ -244,7 +244,10 @@ class Judge:
 
         Nor may there be a debt, or a moment's room still to be filled.
         """
-        if not (self._bank.calm and self._sure.full and self._slow.full) or self.finding is not None:
+        if (
+            not (self._bank.calm and self._sure.full and self._slow.full)
+            or self.finding is not None
+        ):
             return False
         if any(waiting) or any(self._scored) or not self._table.calm(calls):
             return False

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any, cast
 
 from brownout._core.baseline import MOST_ERRORS, TAILS
-from brownout._core.evidence import CLASSES
+from brownout._core.cell import CLASSES
 from brownout._core.sketch import BUCKETS, MOST, SCALE
 
 VERSION = 1  # of what is kept

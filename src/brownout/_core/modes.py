@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.state import State
 from brownout._core.baseline import LATE
+from brownout._core.state import State
 
 if TYPE_CHECKING:
     from brownout._core.baseline import Baseline

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from brownout._core.outcome import OutcomeClass
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
 
 MOMENT_NATS = 5.0  # what one moment may weigh: no single one decides
 LASTING = 0.5  # of the threshold, in a second: so much does a wait gain weight while it lasts,

@@ -23,30 +23,40 @@ from brownout._core.baseline import (
     quantiles_of,
     share_of,
 )
-from brownout._core.evidence import CLASSES, Cell, Closed
+from brownout._core.cell import CLASSES, Cell, Closed
 from brownout._core.kept import LEAST_CALLS, VERSION, checked
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, SCALE, opened, shut
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
 
 QUARANTINE_SECONDS = 10.0
 QUARANTINE_CALLS = 25  # and so many must have ended since,
 QUARANTINE_MOST_SECONDS = 120.0  # though nobody waits longer for them
-CELL_CALLS = 8  # cells of fewer are put together: a slow target's quarantine is no longer than another's
+CELL_CALLS = (
+    8  # cells of fewer are put together: a slow target's quarantine is no longer than another's
+)
 ENOUGH = LEAST_CALLS  # answered calls before a baseline is believed
 REMEMBERED = 20_000  # calls, and
-REMEMBERED_SECONDS = 900.0  # so long: then old counts are halved. An hour's wave is not learned as two usuals
+REMEMBERED_SECONDS = (
+    900.0  # so long: then old counts are halved. An hour's wave is not learned as two usuals
+)
 EARLY = 20  # answered calls after which a first baseline is made, from all that was seen so far
 RISE_PER_HOUR = 1.02  # the ratchet: of a latency,
 RISE_SHARE_PER_HOUR = 0.005  # and of the share of calls that fail
-RATCHET_CALLS = (1000, 3000, 20_000, 200_000)  # when each threshold is known too well to rise by chance
+RATCHET_CALLS = (
+    1000,
+    3000,
+    20_000,
+    200_000,
+)  # when each threshold is known too well to rise by chance
 RATCHET_SHARE_CALLS = 2000
 OLDEST_SECONDS = 86_400.0  # what a predecessor learned longer ago is not believed
-VERSION = 1  # of what is kept
 BLOCKS = 240  # that restlessness is measured over: twenty minutes, against
-NEAR_BLOCKS = 24  # the mean of so many: a drift is not restlessness, and may not widen what is usual
+NEAR_BLOCKS = (
+    24  # the mean of so many: a drift is not restlessness, and may not widen what is usual
+)
 _RESTLESS_PRIOR = 0.25  # worth four blocks
 _RESTLESS_WEIGHT = 4.0
 
@@ -55,15 +65,16 @@ class Usual:
     """Learns the baseline of one operation from its healthy cells."""
 
     __slots__ = (
-        "_anchors", "_anchors_at", "_blocks", "_classes", "_counts", "_early", "_failing", "_heard",
-        "_heard_until", "_next", "_quarantine", "_seconds", "_started", "_tainted", "baseline", "dead_band", "pinned",
-        "timeout",
+        "_anchors", "_anchors_at", "_blocks", "_classes", "_counts", "_early", "_failing",
+        "_heard_until", "_next", "_quarantine", "_seconds", "_started", "_tainted", "anew", "baseline",
+        "dead_band", "kept_at", "pinned", "timeout",
     )  # fmt: skip
 
     def __init__(self, timeout: float, dead_band: tuple[float, float] = DEAD_BAND) -> None:
         self.timeout = timeout
         self.dead_band = dead_band
         self.pinned: float | None = None  # the share of failures that somebody said is usual
+        self.anew = False  # it was said to be another target now: what a predecessor knew is void
         self._quarantine: list[Closed] = []
         self._forget()
 
@@ -81,7 +92,7 @@ class Usual:
         self._blocks = _Blocks(0, 0.0, 0.0, 0.0)
         self._anchors: tuple[float, ...] = (0.0,) * (len(TAILS) + 1)
         self._anchors_at = 0.0
-        self._heard, self._heard_until = inf, -inf
+        self.kept_at, self._heard_until = inf, -inf
 
     def relearn(self, errors: float | None = None) -> None:
         """Forget what is usual: the target is another one now, after a deploy or a restart.
@@ -89,6 +100,7 @@ class Usual:
         `errors` pins the share of calls (0 to 0.8) that fails ordinarily: up to so many are no news.
         """
         self.pinned = errors
+        self.anew = True
         self._forget()
 
     @property
@@ -106,10 +118,12 @@ class Usual:
         """-ln of the share of calls that take longer than each bucket; empty before anything is known."""
         if self.baseline.cold:
             return []
-        return _hazard(_unpacked(self._counts) if self._early is None else self._early.seen().counts)
+        return _hazard(
+            _unpacked(self._counts) if self._early is None else self._early.seen().counts
+        )
 
     def learn(self, tick: Tick, closed: Closed | None, *, suspicious: bool, ill: bool) -> None:
-        """Put the cell that has been closed in quarantine, and take in those that have been there long enough.
+        """Put the cell that was closed in quarantine, and take in those that have been there long enough.
 
         While `suspicious` nothing is learned; unless it turns out to be `ill`, that was part of the usual.
         """
@@ -154,6 +168,8 @@ class Usual:
             self._take(waiting.pop(0).open(), now)
 
     def _take(self, cell: Cell, now: float) -> None:
+        if now > self._heard_until:
+            self.kept_at = inf  # by now it is our own
         counts = _unpacked(self._counts)
         for index, count in enumerate(cell.sketch.answered):
             if count:
@@ -190,12 +206,10 @@ class Usual:
         ]
         self._anchors = (*known, errors if calls >= RATCHET_SHARE_CALLS else 0.0)
         self._anchors_at = now
-        if now > self._heard_until:
-            self._heard = inf  # by now it is our own
         self.baseline = fit(
             seen, self.timeout, self.dead_band, self.pinned,
             restless=self._blocks.restless(), quantiles=quantiles, errors=errors,
-        )._replace(kept_at=self._heard)  # fmt: skip
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------- kept through restarts
 
@@ -221,7 +235,7 @@ class Usual:
         False if it is too old, or not needed. Raises ValueError for what no predecessor can have told.
         """
         kept = checked(told)
-        if self._early is None or not 0.0 <= now - at <= OLDEST_SECONDS:
+        if self._early is None or self.anew or not 0.0 <= now - at <= OLDEST_SECONDS:
             return False
         self._forget()
         counts = _unpacked(shut(kept["counts"]))
@@ -230,7 +244,7 @@ class Usual:
         n, *blocks = kept["blocks"]
         self._blocks, self._anchors = _Blocks(int(n), *blocks), tuple(kept["anchors"])
         self.pinned = kept["pinned"] if self.pinned is None else self.pinned
-        self._anchors_at = self._heard = at
+        self._anchors_at = self.kept_at = at
         self._heard_until = now + REMEMBERED_SECONDS
         self._refit(counts, now)
         return True

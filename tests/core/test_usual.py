@@ -139,10 +139,12 @@ def test_silence_from_the_first_call_on_is_judged_against_the_deadline() -> None
 
 
 def test_errors_of_the_first_calls_raise_no_limit_until_enough_is_learned() -> None:
-    stream = Stream(3)
-    stream.run(some(0.04, (0.01, FAIL)), 10, 7)  # fewer than 80 calls
-    assert not stream.operation.usual.learned
-    assert stream.operation.usual.baseline.errors <= 0.25
+    usual, classes = Usual(1.0), [0] * CLASSES
+    classes[OutcomeClass.SUCCESS], classes[OutcomeClass.FAILURE] = 40, 10
+    seen = Tick(0.1, 0.1, 50, classes, [(bucket(0.02), 40)], [], [], 0, 0.0)
+    usual.learn(seen, None, suspicious=False, ill=False)
+    assert not usual.baseline.cold
+    assert usual.baseline.errors <= 0.05
 
 
 @pytest.mark.parametrize("seconds", [1.5, 3.0])

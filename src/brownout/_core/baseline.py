@@ -5,6 +5,7 @@ Its shares and tails are rounded to steps, so that operations that are much alik
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, exp, exp2, inf, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -142,6 +143,7 @@ def fit(
 ) -> Baseline:
     quantiles = quantiles or quantiles_of(seen.counts)
     n = sum(seen.counts)
+    known = int(_N_STEP ** int(log(max(n, 1)) / log(_N_STEP) + 1e-9))
     edges = _edges(quantiles, *dead_band)
     silent_after = max(3 * edges[3], min(timeout / 2, SILENT_COLD_SECONDS))
     silent_after = min(silent_after, timeout * 0.999)
@@ -162,8 +164,8 @@ def fit(
         quantiles[2],
         edges,
         silent_after,
-        _tails(n, 1.0),
-        _tails(n, exp(-2.0 * restless)),
+        _tails(known, 1.0),
+        _tails(known, exp(-2.0 * restless)),
         _levels(edges, silent_after),
         _levels(_edges(quantiles, LEFT_BAND_SHARE, LEFT_BAND_SECONDS), silent_after),
         failing,
@@ -181,9 +183,9 @@ def _edges(quantiles: list[float], share: float, band: float) -> tuple[float, ..
     return tuple(edges)
 
 
+@lru_cache(maxsize=256)
 def _tails(n: int, theta: float) -> tuple[float, ...]:
     """The shares beyond the thresholds; none is known to be smaller than 1 in n + 1."""
-    n = int(_N_STEP ** int(log(max(n, 1)) / log(_N_STEP) + 1e-9))
     tails = [max(tail, 1.0 / (n + 1)) ** theta for tail in TAILS]
     for index in (1, 2, 3):
         tails[index] = min(tails[index], tails[index - 1] * 0.8)

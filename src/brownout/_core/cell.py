@@ -61,7 +61,7 @@ class Cell:
         self.at = at
         self.seconds = 0.0
         self.classes = [0] * CLASSES
-        self.sketch = Sketch()
+        self.sketch = Sketch.narrow()
         self.started = 0
         self.waited = 0.0
 

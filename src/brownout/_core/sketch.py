@@ -33,6 +33,9 @@ MOST = 2**32 - 1  # of one count
 FINEST = 20  # OpenTelemetry's; the coarsest that is needed is 0,
 LONGEST = exp2(BUCKETS + LOWEST_OCTAVE - 1)  # which goes as far as this: every latency is shorter
 _ZERO = array("I", [0])
+_EMPTY = _ZERO * BUCKETS  # of every sketch in which nothing is censored
+_NARROW = array("H", [0]) * BUCKETS
+_MOST = {"H": (2**16 - 1, "I"), "I": (MOST, "Q"), "Q": (2**64 - 1, "Q")}  # and what is wider
 _INDICES = range(BUCKETS)
 NOTHING = bytes(4 * BUCKETS)  # counts of 32 bits, all zero
 _LOW = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * (BUCKETS // 2), "little")
@@ -129,9 +132,14 @@ def _pairs(counts: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def _added(mine: array[int], theirs: list[tuple[int, int]], shift: int = 0) -> array[int]:
-    """`mine` with `theirs` on top, `2**shift` of their buckets in one; in 64 bits where 32 are too few."""
-    if max(mine) + sum(count for _, count in theirs) > MOST:
-        mine = array("Q", mine)
+    """`mine` with `theirs` on top, `2**shift` of their buckets in one; wider where it is too narrow."""
+    if not theirs:
+        return mine
+    if mine is _EMPTY:
+        mine = zeros()
+    most, wider = _MOST[mine.typecode]
+    if max(mine) + sum(count for _, count in theirs) > most:
+        return _added(array(wider, mine), theirs, shift)
     for index, count in theirs:
         mine[index >> shift] += count
     return mine
@@ -162,7 +170,14 @@ class Sketch:
     def __init__(self) -> None:
         self.scale = SCALE
         self.answered = zeros()
-        self.censored = zeros()
+        self.censored = _EMPTY
+
+    @classmethod
+    def narrow(cls) -> Sketch:
+        """One for few counts, of 16 bits each; it grows wider when that is too little."""
+        sketch = cls()
+        sketch.answered = _NARROW[:]
+        return sketch
 
     def add(self, seconds: float, *, censored: bool = False) -> None:
         """Count one latency."""

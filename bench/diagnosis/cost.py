@@ -16,7 +16,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bench.diagnosis.healthy import Calls, calls
-from brownout._core.bank import table
 from brownout._core.sketch import bucket
 from brownout._core.target import FOLD_SECONDS, Operation
 

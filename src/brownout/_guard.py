@@ -23,7 +23,7 @@ from brownout._crowd import Crowd
 from brownout._drive import threads
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
-from brownout._drive.function import check_function, is_async, name_of
+from brownout._drive.function import check_function, health_faults, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
@@ -128,7 +128,7 @@ class Guard:
         self.policy = Policy(
             target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
         )
-        self.policy.check(*_health_faults(health))
+        self.policy.check(*health_faults(health))
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
@@ -283,6 +283,15 @@ class Guard:
         """Whether the target is judged to be `floor` or worse. False without evidence."""
         return at_least(self.state, floor)
 
+    def relearn(self, *, operation: str | None = None, errors: float | None = None) -> None:
+        """Forget what is usual, of all operations or of one: the target is another one now, after a deploy.
+
+        It is learned anew, and what an earlier process had learned is void. `errors` pins the share of calls
+        that fails ordinarily: a target that always fails a little is then HEALTHY up to that. Raises
+        ConfigurationError for what is no share from 0 to 0.8.
+        """
+        self._target.relearn(clock.now(), operation, errors)
+
     def _operation(self, name: str) -> Operation:
         operation = self._target.operation(name, clock.now())
         self._core.gate(operation)  # it must stand there before anything is judged
@@ -387,11 +396,3 @@ class AttemptBlock:
             raise
         finally:
             self._call.settle(self._attempt, error, clock.now())
-
-
-def _health_faults(health: object) -> list[str]:
-    if health is None or (callable(health) and not is_async(health)):
-        return []
-    if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return []
-    return ["health: give an http:// or https:// URL, or a `def` without arguments"]

@@ -14,13 +14,13 @@ from itertools import repeat
 from operator import add, mul
 from typing import TYPE_CHECKING
 
+from brownout._core.baseline import cold
 from brownout._core.modes import COLUMNS, Mode, modes
-from brownout._core.usual import cold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
 
 TABLES = 256  # kept; one has some 40 KiB
 _NEVER = 1e18  # not infinite: no call of it is none to outweigh
@@ -54,7 +54,8 @@ class Table:
     def calm(self, calls: Sequence[int]) -> bool:
         """Whether no score that is zero can rise by these calls. It may say no where that is so."""
         if calls[0]:
-            return sum(map(mul, calls[1:], self.outweighed[1:])) <= calls[0]
+            owed: float = sum(map(mul, calls[1:], self.outweighed[1:]))
+            return owed <= calls[0]
         return not any(calls)
 
 
@@ -80,8 +81,16 @@ def _outweighed(column: Sequence[float], fast: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=TABLES)
-def _made(*what: object) -> Table:
-    tails, rough, errors, overload, refused, silent, fast, n = what
+def _made(
+    tails: tuple[float, ...],
+    rough: tuple[float, ...],
+    errors: float,
+    overload: float,
+    refused: float,
+    silent: float,
+    n: int,
+    fast: int,
+) -> Table:
     base = cold(1.0)._replace(
         n=n, tails=tails, rough=rough, errors=errors, overload=overload, refused=refused, silent=silent,
         fast=fast,
@@ -92,7 +101,7 @@ def _made(*what: object) -> Table:
 def table(base: Baseline) -> Table:
     """The table of a usual, shared by all that are alike."""
     what = (base.tails, base.rough, base.errors, base.overload, base.refused, base.silent)
-    return _made(*what, bool(base.fast), 0 if base.cold else 1)
+    return _made(*what, 0 if base.cold else 1, int(base.fast > 0))
 
 
 class Bank:

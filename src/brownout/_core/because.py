@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import isinf
+from math import exp2, inf, isinf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
+from brownout._core.baseline import LATE, Baseline
 from brownout._core.modes import COLUMNS, ERROR, FAST, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket, least
 from brownout._core.state import State
-from brownout._core.usual import LATE, Baseline
 from brownout._core.value import Value
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Cell, Evidence
+    from brownout._core.cell import Cell
+    from brownout._core.evidence import Evidence
     from brownout._core.finding import Finding, Row
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
+HALF_LIFE_SECONDS = 60.0  # of what is known, without another call
+CHRONIC_BAND = 0.1  # so far may errors differ from those since the start, and be unchanged
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY
 SHAPE_EDGES = (0.001, 0.0025, 0.0063, 0.016, 0.04, 0.1, 0.25, 0.63, 1.6, 4.0)  # 1 ms to 10 s, log
 
@@ -36,6 +39,17 @@ class Claim(NamedTuple):
 
     ok: bool
     at: float
+
+
+class Last(NamedTuple):
+    """What was known when calls last said so, and when (a monotonic instant)."""
+
+    state: State | None
+    at: float
+
+    def confidence(self, now: float) -> float:
+        """How much it still says: half as much after each minute without a call."""
+        return exp2(-max(0.0, now - self.at) / HALF_LIFE_SECONDS)
 
 
 class Verdict(Value):
@@ -100,22 +114,25 @@ def judged(
     state: State | None,
     rows: tuple[Row, ...],
     claim: Claim | None,
+    last: Last | None = None,
 ) -> Verdict:
     """The verdict on one operation; `rows` are the judge's latest, which a healthy verdict tells of."""
     window = evidence.window()
-    numbers = _numbers(window, evidence, base)
+    numbers = _numbers(window, evidence, base, last)
     if finding is not None:
-        because = _sentence(finding, base)
+        because = _sentence(finding, base) + _kept(base, evidence.at)
         if claim is not None and claim.ok:
             because += (
                 f"; its own health check said ok {max(0.0, evidence.at - claim.at):.1f} s ago"
             )
     elif state is not None:
-        because = _healthy(_recent(rows, [0] * COLUMNS), base)
+        because = _healthy(_recent(rows, [0] * COLUMNS), base) + _kept(base, evidence.at)
     elif window.calls >= ENOUGH_CALLS:
         because = f"no evidence: {window.calls} calls in 30 s are too few to tell what is wrong"
     else:
         because = f"no evidence: {window.calls} calls in 30 s, {ENOUGH_CALLS} are needed"
+    if finding is None and state is None and last is not None and last.state is not None:
+        because += f"; last known {last.state.name}, {seconds(evidence.at - last.at)} ago"
     return Verdict(
         target=target,
         operation=operation,
@@ -132,10 +149,12 @@ def judged(
     )
 
 
-def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, ...]:
-    span = max(0.1, evidence.at - window_start(evidence))
+def _numbers(
+    window: Cell, evidence: Evidence, base: Baseline, last: Last | None
+) -> tuple[Number, ...]:
+    span = max(0.1, evidence.at - evidence.began)
     classes, sketch = window.classes, window.sketch
-    learned = not base.cold
+    learned, kept = not base.cold, base.kept_at < inf
     return (
         Number("calls", window.calls, None, "1"),
         Number("succeeded", classes[OutcomeClass.SUCCESS], None, "1"),
@@ -150,12 +169,9 @@ def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, 
         Number("p99_seconds", sketch.quantile(0.99), base.p99 if learned else None, "s"),
         Number("silent_after_seconds", base.silent_after, None, "s"),
         Number("pool_wait_seconds", window.waited / max(1, window.calls), None, "s"),
+        Number("confidence", last.confidence(evidence.at) if last else 0.0, None, "1"),
+        *((Number("usual_age_seconds", evidence.at - base.kept_at, None, "s"),) if kept else ()),
     )
-
-
-def window_start(evidence: Evidence) -> float:
-    """The instant at which the window begins."""
-    return evidence.cells[0].at if evidence.cells else evidence.at
 
 
 def _shape(sketch: Sketch) -> tuple[int, ...]:
@@ -214,6 +230,13 @@ def _healthy(recent: _Recent, base: Baseline) -> str:
         if not base.cold
         else f"{text}; still learning what is usual"
     )
+
+
+def _kept(base: Baseline, now: float) -> str:
+    """Where what is usual was learned by a predecessor, and is not yet our own."""
+    if base.kept_at == inf:
+        return ""
+    return f"; the usual is from before this process began, {seconds(now - base.kept_at)} old"
 
 
 def _sentence(finding: Finding, base: Baseline) -> str:
@@ -283,6 +306,12 @@ def _silent(finding: Finding, recent: _Recent, base: Baseline) -> str:
 
 def _errors(_: Finding, recent: _Recent, base: Baseline) -> str:
     bad = recent.counts[ERROR]
+    chronic = base.chronic
+    if chronic and abs(bad - chronic * recent.calls) <= CHRONIC_BAND * recent.calls + 3 * sqrt(bad):
+        return (
+            f"errors {share(chronic, 1)}, unchanged since start ({bad} of {recent.calls}"
+            f" {_span(recent)}); if that is its usual, guard.relearn(errors={chronic:.2f}) says so"
+        )
     usual = f", usual {share(base.errors, 1)} at most" if not base.cold else ""
     return (
         f"{share(bad, recent.calls)} of calls fail"

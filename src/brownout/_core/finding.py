@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
     from brownout._core.state import State
     from brownout._core.stream import Part
 

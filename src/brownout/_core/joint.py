@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from brownout._core.because import Verdict
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
     from brownout._core.stream import Stream
 
 _BY_THE_USUAL = ("shift", "tail", "too fast")

@@ -19,20 +19,20 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from brownout._core.bank import Bank
+from brownout._core.baseline import LATE
 from brownout._core.finding import Finding, Row
 from brownout._core.load import Load
 from brownout._core.modes import COLUMNS, DEFINITE, Mode
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.named import extent_of, state_of, whose
 from brownout._core.stream import Part, Stream, Tally, merged
-from brownout._core.usual import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from brownout._core.evidence import Tick
+    from brownout._core.baseline import Baseline
+    from brownout._core.cell import Tick
     from brownout._core.stream import News
-    from brownout._core.usual import Baseline
 
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
@@ -199,7 +199,6 @@ class Judge:
         # bad counts as a moment; and however many they are, a tick's worth of time must not decide.
         sums = list(map(add, gains, more))
         index = sums.index(max(sums))
-        well, top = min(0.0, gains[index]), more[index]
         bad = sum(
             count
             for table, slow in slows
@@ -208,8 +207,17 @@ class Judge:
         )
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
-        part = self._slow.take(top, bad / together, LASTING * threshold * tick.seconds, most, well)
-        self._time -= max(0.0, part * top + well) / (STALL * threshold)
+        room = max(
+            0.0, min(most, self._slow.filled(bad / together, LASTING * threshold * tick.seconds))
+        )
+        part, spent = 1.0, sums[index]
+        if spent > 0.0:  # for no mode may it be more: each could be the one that decides
+            wells = [min(0.0, gain) for gain in gains]
+            limits = ((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)
+            part = min(1.0, *limits, 1.0)
+            spent = max(w + part * x for w, x in zip(wells, more, strict=True))
+            self._slow.spend(max(0.0, spent))
+            self._time -= max(0.0, spent) / (STALL * threshold)
         if part != 1.0:
             extra = [nats * part if nats > 0 else nats for nats in more]
             sums = list(map(add, gains, extra))
@@ -224,6 +232,7 @@ class Judge:
             not (self._bank.calm and self._sure.full and self._slow.full)
             or self.finding is not None
         ):
+            return False
             return False
         for table, stream, calls in ((part.table, part.stream, part.calls) for part in parts):
             if any(stream.waiting) or any(stream.scored) or not table.calm(calls):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING, NamedTuple
 
+from brownout._core.baseline import LATE
 from brownout._core.state import State
-from brownout._core.usual import LATE
 
 if TYPE_CHECKING:
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
 
 MOST_NATS = 5.0  # what one call may weigh: no single call decides
 
@@ -133,7 +133,7 @@ def modes(base: Baseline) -> tuple[list[Mode], list[tuple[float, ...]]]:
         for share in shares:
             add(kind, share, state, _mixed(plain, share, where), 0)
     warm = not base.cold
-    for theta in (0.65, 0.4, 0.2, 0.07):
+    for theta in (0.8, 0.65, 0.4, 0.2, 0.07):
         add("shift", theta, State.DEGRADED, _shifted(rough, theta), 1, known=warm)
     for level, share in _BEYOND:
         add("shift", share, State.DEGRADED, _beyond(rough, level, share), 1, known=warm)

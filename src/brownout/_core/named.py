@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import log
 from typing import TYPE_CHECKING
 
+from brownout._core.baseline import LATE
 from brownout._core.modes import ERROR, FAST, OVERLOAD, REFUSED, WAITING
 from brownout._core.split import split
 from brownout._core.state import State
-from brownout._core.usual import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

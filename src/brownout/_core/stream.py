@@ -9,16 +9,16 @@ from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.bank import Table, table
-from brownout._core.evidence import Tick
+from brownout._core.baseline import LATE
+from brownout._core.cell import Tick
 from brownout._core.modes import COLUMNS, ERROR, FAST, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
-from brownout._core.usual import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
 
 BLINK = bucket(0.001)  # no caller is so impatient
 NOTHING = [0] * COLUMNS

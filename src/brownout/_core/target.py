@@ -6,23 +6,26 @@ It is told the time, and never waits but for its own lock, which is held for ari
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
+from brownout._core.baseline import DEAD_BAND, MOST_ERRORS
+from brownout._core.because import ENOUGH_CALLS, Claim, Last, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
+from brownout._core.kept import checked
 from brownout._core.moment import in_order
 from brownout._core.state import State, worst
-from brownout._core.usual import DEAD_BAND, Usual
+from brownout._core.usual import Usual
+from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from weakref import ReferenceType
 
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
 
 FOLD_SECONDS = 0.1
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
@@ -34,6 +37,16 @@ TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
+
+
+MOST_KEPT = OPERATIONS + 1  # operations of which a predecessor's usual is held ready
+
+
+class Kept(NamedTuple):
+    """What a predecessor knew to be usual (see Usual.told), and the monotonic instant at which it did."""
+
+    told: object
+    at: float
 
 
 class Mutex(Protocol):
@@ -58,7 +71,7 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "stream", "usual",
+        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "last", "name", "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +90,7 @@ class Operation:
         self.judge = judge or Judge(now, false_alarm_every)
         self.stream = self.judge.join(self.usual.baseline, now, labels)
         self.known = False
+        self.last: Last | None = None
         self._ahead = -inf
         self._news = 0
         self.due = (
@@ -115,9 +129,24 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding, base = self.judge.told(), self.usual.baseline
+        finding = self.judge.told()
+        usual = self.usual
+        base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
         rows = self.judge.recent()
-        return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
+        return judged(
+            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last
+        )
+
+    def relearn(self, now: float, errors: float | None) -> None:
+        """Forget what is usual, and what was found against it."""
+        self.usual.relearn(errors)
+        self.judge.lapse(now)
+        self.judge.rebase(self.stream, self.usual.baseline, now)
+
+    def hear(self, kept: Kept, now: float) -> None:
+        """Take over what a predecessor knew to be usual, if that is news here."""
+        if self.usual.hear(kept.told, kept.at, now):
+            self.judge.rebase(self.stream, self.usual.baseline, now)
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
@@ -152,15 +181,18 @@ class Operation:
         # Nor is anything called HEALTHY for the first time while it looks ill.
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
-        self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
+        closed, self.evidence.closed = self.evidence.closed, None
+        self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.stream, self.usual.baseline, tick.at)
+        if (ill or self.known) and (tick.ages or any(tick.classes)):
+            self.last = Last(self.state, tick.at)
 
 
 class Target:
     """What is known of one target, shared by every guard of that name."""
 
     __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "name", "next_fold",
+        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "kept", "name", "next_fold",
         "operations", "problem", "timeout",
     )  # fmt: skip
 
@@ -172,6 +204,7 @@ class Target:
         self.operations: dict[str, Operation] = {}
         self.budget = Budget(mutex())
         self.claim: Claim | None = None
+        self.kept: dict[str, Kept] = {}  # by operation: what a predecessor knew to be usual
         self.timeout = inf
         self.dead_band = DEAD_BAND
         self.false_alarm_every = FALSE_ALARM_SECONDS
@@ -198,7 +231,43 @@ class Target:
         if len(self.operations) >= OPERATIONS:
             name = OTHER
         new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
+        if (kept := self.kept.get(name)) is not None:
+            new.hear(kept, now)
         return self.operations.setdefault(name, new)
+
+    def hear(self, operation: str, kept: Kept, now: float) -> bool:
+        """Take over what a predecessor knew to be usual, now or when the operation is first called.
+
+        Whether there was room for it. Raises ValueError for what no predecessor can have told.
+        """
+        checked(kept.told)
+        with self._mutex:
+            if len(self.kept) >= MOST_KEPT:
+                return False
+            self.kept[operation] = kept
+            if (known := self.operations.get(operation)) is not None:
+                known.hear(kept, now)
+        return True
+
+    def told(self) -> dict[str, dict[str, Any] | None]:
+        """What is usual of each operation, for a successor; None where that is to be forgotten."""
+        with self._mutex:
+            every = [(name, one.usual) for name, one in self.operations.items()]
+            known = [(name, usual.told(), usual.anew) for name, usual in every]
+        return {name: told for name, told, anew in known if told is not None or anew}
+
+    def relearn(self, now: float, operation: str | None, errors: float | None) -> None:
+        """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
+        if errors is not None and not 0 <= errors <= MOST_ERRORS:
+            raise ConfigurationError(
+                f"{self.name}: relearn(errors={errors!r}): give a share of calls from 0 to {MOST_ERRORS}"
+            )
+        with self._mutex:
+            for name, known in self.operations.items():
+                if operation in {None, name}:
+                    known.relearn(now, errors)
+            for name in [name for name in self.kept if operation in {None, name}]:
+                del self.kept[name]
 
     @property
     def calls(self) -> int:

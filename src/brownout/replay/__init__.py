@@ -18,13 +18,13 @@ from heapq import heappop, heappush
 from math import floor, inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from brownout._core.evidence import CLASSES, Tick
+from brownout._core.baseline import DEAD_BAND
+from brownout._core.cell import CLASSES, Tick
 from brownout._core.joint import Joint
 from brownout._core.judge import FALSE_ALARM_SECONDS
 from brownout._core.outcome import CENSORED, OutcomeClass
 from brownout._core.sketch import bucket
 from brownout._core.target import OPERATIONS, OTHER
-from brownout._core.usual import DEAD_BAND
 from brownout._core.value import Value
 from brownout.replay.records import HEADER, OUTCOMES, Problem, Record, read, record
 

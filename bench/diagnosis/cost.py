@@ -16,7 +16,6 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bench.diagnosis.healthy import Calls, calls
-from brownout._core.bank import table
 from brownout._core.sketch import bucket
 from brownout._core.target import FOLD_SECONDS, Operation
 
@@ -148,7 +147,11 @@ def main() -> None:
         quiet = TARGETS - SUSPICIOUS
         many(rounds, "none is called", [0.0] * TARGETS)
         for rate in (0.1, 1.0):
-            many(rounds, f"950 are called {rate:g} times a second, 50 ten times and are suspicious", [rate] * quiet + [-10.0] * SUSPICIOUS)
+            many(
+                rounds,
+                f"950 are called {rate:g} times a second, 50 ten times and are suspicious",
+                [rate] * quiet + [-10.0] * SUSPICIOUS,
+            )
         many(rounds, "all are called ten times a second", [10.0] * TARGETS)
         many(rounds, "all are called 100 times a second", [100.0] * TARGETS)
     if options.only in {None, "memory"}:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from brownout._core.evidence import CLASSES, Tick
+from brownout._core.cell import CLASSES, Tick
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._core.target import AHEAD, AHEAD_CALLS, AHEAD_SECONDS, FOLD_SECONDS, TOGETHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -38,8 +38,14 @@ class Calls(NamedTuple):
     failed: NDArray[np.bool_]
 
 
-def calls(kind: str, rate: float, seconds: float, seed: int) -> Calls:
-    """So many seconds of healthy calls of a kind."""
+def calls(
+    kind: str,
+    rate: float,
+    seconds: float,
+    seed: int,
+    slower: Callable[[Floats], Floats] | None = None,
+) -> Calls:
+    """So many seconds of healthy calls of a kind; `slower` gives the factor of each call's latency."""
     chance = np.random.default_rng((seed, KINDS.index(kind), int(rate)))
     n = int(chance.poisson(rate * seconds))
     begun = np.sort(chance.uniform(0, seconds, n))
@@ -49,6 +55,8 @@ def calls(kind: str, rate: float, seconds: float, seed: int) -> Calls:
     took = _latencies(kind, begun, chance)
     if kind == "latency wanders":
         took *= np.exp(np.interp(begun, *_wander(seconds, chance)))
+    if slower is not None:
+        took *= slower(begun)
     failed = chance.random(n) < FAIL_SHARE
     if kind != "no stalls":
         took = _stalled(begun, took, seconds, chance)
@@ -93,7 +101,8 @@ def _stalled(begun: Floats, took: Floats, seconds: float, chance: np.random.Gene
 
 def _buckets(seconds: Floats) -> Ints:
     index = np.log2(np.maximum(seconds, TINY)) * PER_OCTAVE + OFFSET
-    return np.clip(index.astype(np.int64), 0, BUCKETS - 1)
+    clipped: Ints = np.clip(index.astype(np.int64), 0, BUCKETS - 1)
+    return clipped
 
 
 def _folds(ended: Floats, bad: Floats, begun: Floats, seconds: float) -> Floats:

@@ -29,7 +29,16 @@ def of_the_judge() -> str:
     """Which judge it is: figures of another one are not mixed with its own."""
     whole = hashlib.sha256()
     for path in sorted(Path(judge.__file__).parent.glob("*.py")):
-        if path.stem in {"bank", "evidence", "judge", "modes", "moment", "sketch", "target", "usual"}:
+        if path.stem in {
+            "bank",
+            "evidence",
+            "judge",
+            "modes",
+            "moment",
+            "sketch",
+            "target",
+            "usual",
+        }:
             whole.update(path.read_bytes())
     return whole.hexdigest()[:12]
 
@@ -53,7 +62,15 @@ def one(kind: str, rate: int, hours: float, seed: int) -> dict[str, Any]:
         ill = found is not None
     known = operation.state is State.HEALTHY
     spent = round(time.process_time() - began, 1)
-    return {"kind": kind, "rate": rate, "hours": hours, "seed": seed, "alarms": alarms, "known": known, "cpu": spent}
+    return {
+        "kind": kind,
+        "rate": rate,
+        "hours": hours,
+        "seed": seed,
+        "alarms": alarms,
+        "known": known,
+        "cpu": spent,
+    }
 
 
 def plan(rate: int, wanted: float) -> list[tuple[str, int, float, int]]:
@@ -77,11 +94,16 @@ def kept(path: Path | None, which: str) -> dict[tuple[Any, ...], dict[str, Any]]
 
 def table(done: list[dict[str, Any]]) -> str:
     """Hours and alarms by rate and kind."""
-    lines = ["| calls/s | hours | alarms | of them in the first minute | by kind of traffic |", "|---|---|---|---|---|"]
+    lines = [
+        "| calls/s | hours | alarms | of them in the first minute | by kind of traffic |",
+        "|---|---|---|---|---|",
+    ]
     for rate in sorted({one["rate"] for one in done}):
         mine = [one for one in done if one["rate"] == rate]
         alarms = [alarm for one in mine for alarm in one["alarms"]]
-        by_kind = {kind: sum(len(one["alarms"]) for one in mine if one["kind"] == kind) for kind in KINDS}
+        by_kind = {
+            kind: sum(len(one["alarms"]) for one in mine if one["kind"] == kind) for kind in KINDS
+        }
         told = ", ".join(f"{kind} {n}" for kind, n in by_kind.items() if n) or "-"
         early = sum(alarm[0] <= START_SECONDS for alarm in alarms)
         hours = sum(one["hours"] for one in mine)

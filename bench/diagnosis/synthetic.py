@@ -6,7 +6,7 @@ from math import inf, isfinite, nan
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.diagnosis.service import FAULTS, QUEUES, TIMEOUT, run
+from bench.diagnosis.service import FAULTS, QUEUES, run
 from brownout import State
 from brownout.replay import Replay, Settings
 

@@ -14,23 +14,21 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
 from brownout._claim import health_faults
-from brownout._core.evidence import Attempt
-from brownout._core.flow import Call, Options
+from brownout._core.flow import Options
 from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
 from brownout._drive import threads, wheel
+from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE, ambient
 from brownout._drive.function import check_function, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
 
     from brownout._core.because import Verdict
     from brownout._core.outcome import Outcome, Shown
@@ -294,6 +292,15 @@ class Guard:
         """Whether the target is judged to be `floor` or worse. False without evidence."""
         return at_least(self.state, floor)
 
+    def relearn(self, *, operation: str | None = None, errors: float | None = None) -> None:
+        """Forget what is usual, of all operations or of one: the target is another one now, after a deploy.
+
+        It is learned anew, and what an earlier process had learned is void. `errors` pins the share of calls
+        that fails ordinarily: a target that always fails a little is then HEALTHY up to that. Raises
+        ConfigurationError for what is no share from 0 to 0.8.
+        """
+        self._target.relearn(clock.now(), operation, errors)
+
     def _operation(self, name: str) -> Operation:
         operation = self._target.operation(name, clock.now())
         self._core.gate(operation)  # it must stand there before anything is judged
@@ -336,65 +343,3 @@ class _PartGuard(Guard):
 
 
 _crowd: Crowd[Guard] = Crowd(_registry)
-
-
-class AttemptBlock:
-    """A block as one attempt; gives the Attempt, so that the block can say what it showed."""
-
-    __slots__ = ("_attempt", "_call", "_core", "_options", "_timer", "_token")
-
-    def __init__(self, core: Core, options: Options) -> None:
-        self._core = core
-        self._options = options
-
-    def _begin(self) -> Attempt:
-        now = clock.now()
-        self._call = Call(self._core, self._options, threading.get_ident(), now, ambient())
-        admitted = self._call.admit(now)
-        if not isinstance(admitted, Attempt):
-            raise admitted
-        if self._options.keep is not None:
-            admitted.keep = self._options.keep
-        self._attempt = admitted
-        return admitted
-
-    def __enter__(self) -> Attempt:
-        attempt = self._begin()
-        self._token = DEADLINE.set(attempt.deadline)
-        return attempt
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._call.settle(self._attempt, error, clock.now())
-        DEADLINE.reset(self._token)
-
-    async def __aenter__(self) -> Attempt:
-        from brownout._drive.aio import Timer, on_a_loop
-
-        on_a_loop()
-        attempt = self._begin()
-        self._timer = Timer(self._core, attempt)
-        try:
-            self._timer.__enter__()
-        except BaseException as error:
-            self._call.settle(attempt, error, clock.now())
-            raise
-        return attempt
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._timer.__exit__(kind, error, trace)
-        except BaseException as ours:
-            error = ours
-            raise
-        finally:
-            self._call.settle(self._attempt, error, clock.now())

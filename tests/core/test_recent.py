@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from brownout import OutcomeClass
-from brownout._core.evidence import CLASSES, Tick
+from brownout._core.baseline import cold
+from brownout._core.cell import CLASSES, Tick
 from brownout._core.recent import SPANS, Latest, Recent
 from brownout._core.sketch import bucket
-from brownout._core.usual import cold
 
 BASE = cold(1.0)
 

@@ -58,6 +58,7 @@ class Scripted(File):
         changes: Iterable[Told],
         *,
         prune: bool,
+        usual: Iterable[tuple[str, str, str | None]] = (),
     ) -> None:
         self.act()
         self.told.append(list(changes))
@@ -378,7 +379,7 @@ def test_a_file_that_cannot_be_written_fails_no_call(
     calls(guard)
     until(lambda: caplog.records)
     calls(guard)
-    assert guard.state is State.HEALTHY
+    until(lambda: guard.state is State.HEALTHY)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "Calls go on" in caplog.records[0].message
     assert (tmp_path / "text").read_text() == "my diary"

@@ -12,8 +12,8 @@ from brownout._core.sketch import Sketch, bucket
 from brownout._core.words import seconds, share
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
+    from brownout._core.cell import Tick
 
 AGE = ":age"  # ends the name of such an operation
 STALE = "stale"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import exp2, inf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.age import AGE, STALE, fresh, stale
-from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
+from brownout._core.baseline import LATE, Baseline
+from brownout._core.modes import COLUMNS, ERROR, FAST, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
+from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket, least
 from brownout._core.state import State
-from brownout._core.usual import LATE, Baseline
 from brownout._core.value import Value
 from brownout._core.words import seconds, share
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Cell, Evidence
-    from brownout._core.judge import Finding, Row
+    from brownout._core.cell import Cell
+    from brownout._core.evidence import Evidence
+    from brownout._core.finding import Finding, Row
     from brownout._core.recent import Recent
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
+HALF_LIFE_SECONDS = 60.0  # of what is known, without another call
+CHRONIC_BAND = 0.1  # so far may errors differ from those since the start, and be unchanged
 ENOUGH_CALLS = 20  # fewer in the window are no evidence that a target is HEALTHY
 SHAPE_EDGES = (0.001, 0.0025, 0.0063, 0.016, 0.04, 0.1, 0.25, 0.63, 1.6, 4.0)  # 1 ms to 10 s, log
 
@@ -40,12 +44,24 @@ class Claim(NamedTuple):
     at: float
 
 
+class Last(NamedTuple):
+    """What was known when calls last said so, and when (a monotonic instant)."""
+
+    state: State | None
+    at: float
+
+    def confidence(self, now: float) -> float:
+        """How much it still says: half as much after each minute without a call."""
+        return exp2(-max(0.0, now - self.at) / HALF_LIFE_SECONDS)
+
+
 class Verdict(Value):
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
 
     `state` is None without evidence, and `because` then says how little there was. `kind` is what is
-    wrong (silent, errors, refused, overload, shift, tail, stale; "" when nothing is), `extent` how much of it
-    the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
+    wrong (silent, errors, refused, overload, shift, tail, too fast, stale; "" when nothing is), `extent` the
+    share of calls that it hits; for "shift" how the hazard that a call completes compares to the usual (0.2:
+    five times slower). `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
     a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
     `latencies` are the finer counts of which those of several observers can be added up, and `recent` how
@@ -101,12 +117,13 @@ def judged(
     state: State | None,
     rows: tuple[Row, ...],
     claim: Claim | None,
+    last: Last | None = None,
 ) -> Verdict:
     """The verdict on one operation; `rows` are the judge's latest, which a healthy verdict tells of."""
     window = evidence.window()
-    numbers = _numbers(window, evidence, base)
+    numbers = _numbers(window, evidence, base, last)
     if finding is not None:
-        because = _sentence(finding, base)
+        because = _sentence(finding, base) + _kept(base, evidence.at)
         if claim is not None and claim.ok:
             ago = f"{max(0.0, evidence.at - claim.at):.1f} s ago"
             because += f"; its own health check said ok {ago}"
@@ -114,10 +131,13 @@ def judged(
         recent = _recent(rows, [0] * COLUMNS)
         aged = operation.endswith(AGE)
         because = fresh(recent.sketch, recent.span, base) if aged else _healthy(recent, base)
+        because += _kept(base, evidence.at)
     elif window.calls >= ENOUGH_CALLS:
         because = f"no evidence: {window.calls} calls in 30 s are too few to tell what is wrong"
     else:
         because = f"no evidence: {window.calls} calls in 30 s, {ENOUGH_CALLS} are needed"
+    if finding is None and state is None and last is not None and last.state is not None:
+        because += f"; last known {last.state.name}, {seconds(evidence.at - last.at)} ago"
     return Verdict(
         target=target,
         operation=operation,
@@ -134,10 +154,12 @@ def judged(
     )
 
 
-def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, ...]:
-    span = max(0.1, evidence.at - window_start(evidence))
+def _numbers(
+    window: Cell, evidence: Evidence, base: Baseline, last: Last | None
+) -> tuple[Number, ...]:
+    span = max(0.1, evidence.at - evidence.began)
     classes, sketch = window.classes, window.sketch
-    learned = not base.cold
+    learned, kept = not base.cold, base.kept_at < inf
     return (
         Number("calls", window.calls, None, "1"),
         Number("succeeded", classes[OutcomeClass.SUCCESS], None, "1"),
@@ -152,12 +174,9 @@ def _numbers(window: Cell, evidence: Evidence, base: Baseline) -> tuple[Number, 
         Number("p99_seconds", sketch.quantile(0.99), base.p99 if learned else None, "s"),
         Number("silent_after_seconds", base.silent_after, None, "s"),
         Number("pool_wait_seconds", window.waited / max(1, window.calls), None, "s"),
+        Number("confidence", last.confidence(evidence.at) if last else 0.0, None, "1"),
+        *((Number("usual_age_seconds", evidence.at - base.kept_at, None, "s"),) if kept else ()),
     )
-
-
-def window_start(evidence: Evidence) -> float:
-    """The instant at which the window begins."""
-    return evidence.cells[0].at if evidence.cells else evidence.at
 
 
 def _shape(sketch: Sketch) -> tuple[int, ...]:
@@ -207,7 +226,7 @@ def _recent(rows: tuple[Row, ...], waiting: list[int]) -> _Recent:
 
 
 def _healthy(recent: _Recent, base: Baseline) -> str:
-    right = sum(recent.counts[: LATE + 1])
+    right = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
     median = seconds(recent.sketch.quantile(0.5))
     text = f"{right} of {recent.ended} calls {_span(recent)} are right"
     text += f", {median} at the median" if right else ""
@@ -218,11 +237,19 @@ def _healthy(recent: _Recent, base: Baseline) -> str:
     )
 
 
+def _kept(base: Baseline, now: float) -> str:
+    """Where what is usual was learned by a predecessor, and is not yet our own."""
+    if base.kept_at == inf:
+        return ""
+    return f"; the usual is from before this process began, {seconds(now - base.kept_at)} old"
+
+
 def _sentence(finding: Finding, base: Baseline) -> str:
     recent = _recent(finding.rows, finding.waiting)
     text = _SENTENCES[finding.kind](finding, recent, base)
     if finding.kind in {"silent", "shift", "tail"}:
         text += _load(finding, recent, base)
+    text += _whose(finding)
     wait = recent.queued / max(1, recent.ended)
     return (
         f"{text}; before that calls wait {seconds(wait)} for our own pool"
@@ -243,7 +270,9 @@ def _rest(recent: _Recent) -> str:
 def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
     if not base.rate or (finding.state is State.UNRESPONSIVE and not finding.load):
         return ""
-    rate = f"{recent.rate:.0f} calls/s, usual {base.rate:.0f}"
+    rate = f"{_rate(recent.rate)} calls/s, usual {_rate(base.rate)}"
+    if finding.load == "queue":
+        return f"; the more calls are under way, the longer each takes: it is full ({rate})"
     return (
         f"; more load than usual explains it ({rate})"
         if finding.load
@@ -251,10 +280,23 @@ def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
     )
 
 
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _whose(finding: Finding) -> str:
+    """The label that tells the bad calls from the good ones."""
+    split = finding.split
+    if split is None:
+        return ""
+    there = f"{split.bad} of {split.calls} calls there, {split.other_bad} of {split.other_calls} elsewhere"
+    return f"; it is {split.label} {', '.join(split.values)}: {there}"
+
+
 def _silent(finding: Finding, recent: _Recent, base: Baseline) -> str:
     silent = recent.counts[WAITING + LATE] + finding.waiting[WAITING + LATE]
     usual = f" (usual p99 {seconds(base.p99)})" if not base.cold else ""
-    answered = sum(recent.counts[: LATE + 1])
+    answered = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
     if not silent:
         waiting = sum(recent.counts[WAITING + 1 :]) + recent.waiting
         calls = f"{waiting} of {recent.calls} calls {_span(recent)}"
@@ -269,6 +311,12 @@ def _silent(finding: Finding, recent: _Recent, base: Baseline) -> str:
 
 def _errors(_: Finding, recent: _Recent, base: Baseline) -> str:
     bad = recent.counts[ERROR]
+    chronic = base.chronic
+    if chronic and abs(bad - chronic * recent.calls) <= CHRONIC_BAND * recent.calls + 3 * sqrt(bad):
+        return (
+            f"errors {share(chronic, 1)}, unchanged since start ({bad} of {recent.calls}"
+            f" {_span(recent)}); if that is its usual, guard.relearn(errors={chronic:.2f}) says so"
+        )
     usual = f", usual {share(base.errors, 1)} at most" if not base.cold else ""
     return (
         f"{share(bad, recent.calls)} of calls fail"
@@ -297,7 +345,7 @@ def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
     limit = base.thresholds[2]
     slow = sum(recent.counts[3 : LATE + 1]) + sum(recent.counts[WAITING + 3 :])
     slow += sum(finding.waiting[WAITING + 3 :])
-    fast = sum(recent.counts[:3])
+    fast = sum(recent.counts[:3]) + recent.counts[FAST]
     usual = f"(usual: 1 % at most longer than {seconds(limit)})"
     if slow and fast >= 0.1 * recent.calls and finding.kind == "tail":
         body, hump = _halves(recent.sketch, bucket(limit))
@@ -320,6 +368,15 @@ def _stale(_: Finding, recent: _Recent, base: Baseline) -> str:
     return stale(recent.sketch, base)
 
 
+def _too_fast(_: Finding, recent: _Recent, base: Baseline) -> str:
+    fast = recent.counts[FAST]
+    return (
+        f"{share(fast, recent.calls)} of calls are answered sooner than {seconds(least(base.fast))}"
+        f" ({fast} of {recent.calls} {_span(recent)}, usual 5 % at most; usual median {seconds(base.p50)}):"
+        " perhaps they fail without saying so"
+    )
+
+
 def _halves(sketch: Sketch, at: int) -> tuple[Sketch, Sketch]:
     """The answers below a bucket, and those from it on."""
     low, high = Sketch(), Sketch()
@@ -336,4 +393,5 @@ _SENTENCES = {
     "shift": _slow,
     "tail": _slow,
     STALE: _stale,
+    "too fast": _too_fast,
 }

@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING
 
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
+from brownout._core.words import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from brownout._core.evidence import Tick
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
+    from brownout._core.cell import Tick
+    from brownout._core.evidence import Shard
 
 STALLS = 64  # that are remembered; older ones are longer ago than attempts are likely to last
 OWN_SECONDS = 2.0  # of which is told how much was stalled
 STALLED_SHARE = 0.1  # of a tick or a window: then it says more of us than of the target
+STALLED_SECONDS = 0.1  # in one tick: then what it is in is not learned
+POOL_SECONDS = (
+    0.25  # a wait for our own pool, of one that still waits, that is told as our own trouble
+)
 TOLERANCE_SECONDS = 0.01  # what a timer may be late: the resolution of the wheel
 
 
@@ -68,16 +74,16 @@ class Lateness:
 
     def lost(self, began: float, now: float) -> float:
         """How many of the seconds from `began` to `now` were stalled, also by what goes on."""
-        seconds = 0.0
+        stalled = 0.0
         if self.until > began:
             for start, end in reversed(tuple(self._stalls)):
                 if end <= began:
                     break
-                seconds += max(0.0, min(end, now) - max(start, began))
+                stalled += max(0.0, min(end, now) - max(start, began))
         due = self.due
         if now > due and self.busy():
-            seconds += max(0.0, now - max(self._start(due, now), began))
-        return seconds
+            stalled += max(0.0, now - max(self._start(due, now), began))
+        return stalled
 
     def _start(self, due: float, now: float) -> float:
         """When a stall began that lasts until now: before the beat that is missed, at some time.
@@ -92,6 +98,25 @@ class Lateness:
         if now > self.due:
             self.beat(now)
         return self.lost(began, now)
+
+
+def lost(shards: Sequence[Shard], began: float, now: float) -> float:
+    """How many of the seconds since `began` our own threads stood still, the worst of them."""
+    return max((one.late.lost(began, now) for one in shards if one.late), default=0.0)
+
+
+def own(shards: Sequence[Shard], now: float) -> str:
+    """What this process itself was in trouble with lately; "" if nothing."""
+    told: list[str] = []
+    stalled = lost(shards, now - OWN_SECONDS, now)
+    if stalled > STALLED_SHARE * OWN_SECONDS:
+        span = f"{seconds(stalled)} of the last {seconds(OWN_SECONDS)}"
+        told.append(f"this process itself stood still for {span}")
+    queued = [attempt.began for one in shards for attempt in list(one.pending) if attempt.queued]
+    wait = now - min(queued, default=now)
+    if wait > POOL_SECONDS:
+        told.append(f"a call has waited {seconds(wait)} for our own pool, and was not sent yet")
+    return "; ".join(told)
 
 
 def without(tick: Tick, base: Baseline) -> Tick:

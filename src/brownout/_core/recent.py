@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from brownout._core.outcome import OutcomeClass
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
-    from brownout._core.usual import Baseline
+    from brownout._core.baseline import Baseline
+    from brownout._core.cell import Tick
 
 SPANS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds
 SLOW = 3  # the level that one healthy call in a hundred reaches

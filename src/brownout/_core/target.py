@@ -6,29 +6,31 @@ It is told the time, and never waits but for its own lock, which is held for ari
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from brownout._core.age import AGE, AGE_BAND, STALE, no_fresher
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
+from brownout._core.baseline import DEAD_BAND, MOST_ERRORS
+from brownout._core.because import ENOUGH_CALLS, Claim, Last, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
-from brownout._core.late import OWN_SECONDS, STALLED_SHARE, TOLERANCE_SECONDS, without
+from brownout._core.kept import checked
+from brownout._core.late import STALLED_SECONDS, STALLED_SHARE, lost, own, without
 from brownout._core.moment import in_order
 from brownout._core.recent import Latest
 from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
-from brownout._core.usual import DEAD_BAND, Usual
-from brownout._core.words import seconds
+from brownout._core.usual import Usual
+from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from weakref import ReferenceType
 
-    from brownout._core.evidence import Tick
-    from brownout._core.judge import Finding
+    from brownout._core.cell import Tick
+    from brownout._core.finding import Finding
 
 FOLD_SECONDS = 0.1
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
@@ -43,6 +45,16 @@ POOL_SECONDS = (
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
+
+
+MOST_KEPT = OPERATIONS + 1  # operations of which a predecessor's usual is held ready
+
+
+class Kept(NamedTuple):
+    """What a predecessor knew to be usual (see Usual.told), and the monotonic instant at which it did."""
+
+    told: object
+    at: float
 
 
 class Mutex(Protocol):
@@ -67,7 +79,8 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "aged", "due", "evidence", "gates", "judge", "known", "latest", "name", "usual",
+        "_ahead", "_news", "aged", "due", "evidence", "gates", "judge", "known", "last", "latest", "name",
+        "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +90,8 @@ class Operation:
         now: float,
         dead_band: tuple[float, float] = DEAD_BAND,
         false_alarm_every: float = FALSE_ALARM_SECONDS,
+        judge: Judge | None = None,
+        labels: tuple[tuple[str, str], ...] = (),
         *,
         aged: bool = False,
     ) -> None:
@@ -84,9 +99,11 @@ class Operation:
         self.aged = aged  # what is counted is how old answers were, not how long they took
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
-        self.judge = Judge(self.usual.baseline, now, false_alarm_every)
+        self.judge = judge or Judge(now, false_alarm_every)
+        self.stream = self.judge.join(self.usual.baseline, now, labels)
         self.latest = Latest()
         self.known = False
+        self.last: Last | None = None
         self._ahead = -inf
         self._news = 0
         self.due = (
@@ -106,10 +123,12 @@ class Operation:
     @property
     def finding(self) -> Finding | None:
         """What the judge found; of ages it is always the same: what is read is stale."""
-        found = self.judge.finding
+        return self._named(self.judge.finding)
+
+    def _named(self, found: Finding | None) -> Finding | None:
         if found is None or not self.aged:
             return found
-        return found._replace(state=State.DEGRADED, kind=STALE, load=False)
+        return found._replace(state=State.DEGRADED, kind=STALE, load="")
 
     @property
     def calm(self) -> bool:
@@ -133,29 +152,32 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding, base = self.finding, self.usual.baseline
-        rows = self.judge.recent()
-        verdict = judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
-        now = self.evidence.at
-        return verdict.__replace__(recent=self.latest.told(now)).suspecting(self._own(now))
+        finding = self._named(self.judge.told())
+        usual = self.usual
+        base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
+        rows, now = self.judge.recent(), self.evidence.at
+        verdict = judged(
+            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last
+        )
+        trouble = own(list(self.evidence.shards.values()), now)
+        return verdict.__replace__(recent=self.latest.told(now)).suspecting(trouble)
 
-    def _own(self, now: float) -> str:
-        """What this process itself was in trouble with lately; "" if nothing."""
-        lost = self.evidence.lost(now - OWN_SECONDS, now)
-        told: list[str] = []
-        if lost > STALLED_SHARE * OWN_SECONDS:
-            told.append(
-                f"this process itself stood still for {seconds(lost)} of the last {seconds(OWN_SECONDS)}"
-            )
-        wait = self.evidence.queued_seconds
-        if wait > POOL_SECONDS:
-            told.append(f"a call has waited {seconds(wait)} for our own pool, and was not sent yet")
-        return "; ".join(told)
+    def relearn(self, now: float, errors: float | None) -> None:
+        """Forget what is usual, and what was found against it."""
+        self.usual.relearn(errors)
+        self.judge.lapse(now)
+        self.judge.rebase(self.stream, self.usual.baseline, now)
+
+    def hear(self, kept: Kept, now: float) -> None:
+        """Take over what a predecessor knew to be usual, if that is news here."""
+        if self.usual.hear(kept.told, kept.at, now):
+            self.judge.rebase(self.stream, self.usual.baseline, now)
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
         self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now, self.judge.every)
+        self.judge = Judge(now, self.judge.every)
+        self.stream = self.judge.join(self.usual.baseline, now)
         self.latest = Latest()
         self.known = False
         self.due = -inf
@@ -165,26 +187,26 @@ class Operation:
         self._news = 0
         before = self.evidence.at
         tick = self.evidence.fold(now)
-        lost = self.evidence.lost(before, now)
-        late = lost > max(TOLERANCE_SECONDS, STALLED_SHARE * (now - before))
-        if late:  # it says more of us than of the target
+        stalled = lost(list(self.evidence.shards.values()), before, now)
+        if stalled > STALLED_SHARE * (now - before):  # it says more of us than of the target
             tick = without(tick, self.usual.baseline)
         self.latest.add(tick, self.usual.baseline)
-        self.judged(tick, learn=not late)
+        self.judged(tick, late=stalled > STALLED_SECONDS)
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
-    def judged(self, tick: Tick, *, learn: bool = True) -> None:
+    def judged(self, tick: Tick, *, late: bool = False) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         for part in in_order(tick):
             seen = no_fresher(part, self.usual.baseline) if self.aged else part
-            self.judge.step(seen, tick.together)
-            self._learn(part, learn=learn)
+            self.judge.step([(self.stream, seen)], tick.together)
+            self.learn(part, late=late)
 
-    def _learn(self, tick: Tick, *, learn: bool) -> None:
+    def learn(self, tick: Tick, *, late: bool = False) -> None:
+        """Learn from a tick that has been judged, if nothing is suspicious; not if we were late ourselves."""
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -192,16 +214,21 @@ class Operation:
         # Nor is anything called HEALTHY for the first time while it looks ill.
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
-        if learn:
-            self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
-        self.judge.rebase(self.usual.baseline, tick.at)
+        closed, self.evidence.closed = self.evidence.closed, None
+        if late:
+            self.usual.skip(closed)
+        else:
+            self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
+        self.judge.rebase(self.stream, self.usual.baseline, tick.at)
+        if (ill or self.known) and (tick.ages or any(tick.classes)):
+            self.last = Last(self.state, tick.at)
 
 
 class Target:
     """What is known of one target, shared by every guard of that name."""
 
     __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "name", "next_fold",
+        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "kept", "name", "next_fold",
         "operations", "problem", "timeout",
     )  # fmt: skip
 
@@ -213,6 +240,7 @@ class Target:
         self.operations: dict[str, Operation] = {}
         self.budget = Budget(mutex())
         self.claim: Claim | None = None
+        self.kept: dict[str, Kept] = {}  # by operation: what a predecessor knew to be usual
         self.timeout = inf
         self.dead_band = DEAD_BAND
         self.false_alarm_every = FALSE_ALARM_SECONDS
@@ -239,6 +267,8 @@ class Target:
         if len(self.operations) >= OPERATIONS:
             name = OTHER
         new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
+        if (kept := self.kept.get(name)) is not None:
+            new.hear(kept, now)
         return self.operations.setdefault(name, new)
 
     def observe_age(self, name: str, age: float, thread: int, now: float) -> None:
@@ -249,10 +279,46 @@ class Target:
             if len(self.operations) >= OPERATIONS:
                 name = f"{OTHER}{AGE}"
             new = Operation(name, inf, now, AGE_BAND, self.false_alarm_every, aged=True)
+            if (kept := self.kept.get(name)) is not None:
+                new.hear(kept, now)
             found = self.operations.setdefault(name, new)
         found.evidence.shard(thread).answered[bucket(age)] += 1
         if now >= self.next_fold:
             self.tick(now)
+
+    def hear(self, operation: str, kept: Kept, now: float) -> bool:
+        """Take over what a predecessor knew to be usual, now or when the operation is first called.
+
+        Whether there was room for it. Raises ValueError for what no predecessor can have told.
+        """
+        checked(kept.told)
+        with self._mutex:
+            if len(self.kept) >= MOST_KEPT:
+                return False
+            self.kept[operation] = kept
+            if (known := self.operations.get(operation)) is not None:
+                known.hear(kept, now)
+        return True
+
+    def told(self) -> dict[str, dict[str, Any] | None]:
+        """What is usual of each operation, for a successor; None where that is to be forgotten."""
+        with self._mutex:
+            every = [(name, one.usual) for name, one in self.operations.items()]
+            known = [(name, usual.told(), usual.anew) for name, usual in every]
+        return {name: told for name, told, anew in known if told is not None or anew}
+
+    def relearn(self, now: float, operation: str | None, errors: float | None) -> None:
+        """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
+        if errors is not None and not 0 <= errors <= MOST_ERRORS:
+            raise ConfigurationError(
+                f"{self.name}: relearn(errors={errors!r}): give a share of calls from 0 to {MOST_ERRORS}"
+            )
+        with self._mutex:
+            for name, known in self.operations.items():
+                if operation in {None, name}:
+                    known.relearn(now, errors)
+            for name in [name for name in self.kept if operation in {None, name}]:
+                del self.kept[name]
 
     @property
     def calls(self) -> int:

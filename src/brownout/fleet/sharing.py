@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING
 
 from brownout import _guard, _watch
 from brownout._core.state import State, at_least
+from brownout._core.target import Kept
 from brownout._core.view import Observer
 from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError
-from brownout.fleet import fork, wire
+from brownout.fleet import fork, usual, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from brownout._core.guard import Core
     from brownout._core.target import Target
     from brownout.fleet.file import File
 
@@ -35,6 +37,7 @@ GAP_SECONDS = 0.1  # at least so long between two writes, however many changes t
 PATIENCE_SECONDS = 3.0  # a file that another writer has locked is trouble only after so long
 END_SECONDS = 1.0  # what the last write may cost the end of the process
 PRUNE_EVERY = 30  # writes
+USUAL_EVERY = 30  # writes: what is usual changes slowly
 MOST_TARGETS = 256
 MOST_ZONE = 63  # characters
 NO_ZONE = "give 1 to 63 printable characters, without | or comma, such as zone-a"
@@ -98,6 +101,8 @@ class Sharing:
         self._changes: deque[wire.Told] = deque()
         self._lost = 0
         self._until_prune = 0
+        self._until_usual = USUAL_EVERY
+        self._kept: dict[str, list[usual.Told]] = {}  # of targets that are not called yet
         self._troubled_at: float | None = None
         self._wake = threading.Event()
         self._end = threading.Event()
@@ -111,7 +116,38 @@ class Sharing:
     def start(self) -> None:
         """Start the writer's thread, and the judge's."""
         _watch.on_change(self.hear)
+        _guard.on_target.append(self.meet)
         self._thread.start()
+
+    def learn(self) -> None:
+        """Read what a predecessor of this name knew to be usual, on this thread."""
+        from brownout.fleet.file import Trouble
+
+        try:
+            with fork.IN_USE:
+                told, malformed = self._file().usual(self._who.name)
+        except Trouble as trouble:
+            self._report(str(trouble), passing=trouble.passing)
+            return
+        if malformed:
+            _watch.log.warning(
+                "the fleet file %s: %d rows of what is usual make no sense and are ignored; those"
+                " operations learn it anew",
+                self.path, malformed,
+            )  # fmt: skip
+        kept: dict[str, list[usual.Told]] = {}
+        for one in told:
+            kept.setdefault(one.target, []).append(one)
+        self._kept = kept
+        for target in _guard.targets():
+            self.meet(target)
+
+    def meet(self, target: Target, _: Core | None = None) -> None:
+        """Tell a target what a predecessor knew to be usual of it, once."""
+        name = wire.clean(target.name, wire.WRITTEN_CHARACTERS)
+        for one in self._kept.pop(name, ()):
+            at = clock.now() - (time.time() - one.at)
+            target.hear(one.operation, Kept(one.usual, at), clock.now())
 
     def hear(self, change: _watch.Change) -> None:
         """Take a change, on the judge's thread: queue it and wake the writer."""
@@ -134,6 +170,8 @@ class Sharing:
     def stop(self) -> None:
         """Write a last time and end the thread; waits for it, but not for long."""
         _watch.forget(self.hear)
+        if self.meet in _guard.on_target:
+            _guard.on_target.remove(self.meet)
         self._end.set()
         self._wake.set()
         if self._thread is not threading.current_thread():
@@ -145,13 +183,18 @@ class Sharing:
             self.file.close()
 
     def _run(self) -> None:
-        ending = False
+        ending = begun = False
         while not ending:
-            self._wake.wait(WRITE_SECONDS - GAP_SECONDS)
-            self._wake.clear()
-            ending = self._end.is_set()
+            if begun:
+                self._wake.wait(WRITE_SECONDS - GAP_SECONDS)
+                self._wake.clear()
+                ending = self._end.is_set()
             try:
-                self.write(ended=ending)
+                if begun:
+                    self.write(ended=ending)
+                else:
+                    begun = True
+                    self.learn()
             except Exception as error:
                 if not self.trouble:
                     _watch.log.exception("sharing into %s: a fault in brownout", self.path)
@@ -179,17 +222,33 @@ class Sharing:
             for target in targets[:MOST_TARGETS]
         ]
         changes = list(self._changes)
+        self._until_usual -= 1
+        known = self._usual(targets) if ended or self._until_usual <= 0 else []
         try:
             with fork.IN_USE:
-                self._file().write(who, evidence, changes, prune=not self._until_prune)
+                prune = not self._until_prune
+                self._file().write(who, evidence, changes, prune=prune, usual=known)
         except Trouble as trouble:
             self._until_prune = 0  # it may be full
             self._report(str(trouble), passing=trouble.passing)
             return
         for _ in changes:
             self._changes.popleft()
+        if self._until_usual <= 0:
+            self._until_usual = USUAL_EVERY
         self._until_prune = (self._until_prune or PRUNE_EVERY) - 1
         self._recovered()
+
+    def _usual(self, targets: list[Target]) -> list[tuple[str, str, str | None]]:
+        return [
+            (
+                wire.clean(target.name, wire.WRITTEN_CHARACTERS),
+                wire.clean(operation),
+                usual.write(told) if told is not None else None,
+            )
+            for target in targets[:MOST_TARGETS]
+            for operation, told in target.told().items()
+        ]
 
     def _file(self) -> File:
         if self.file is None:

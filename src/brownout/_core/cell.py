@@ -15,6 +15,7 @@ from brownout._core.sketch import Sketch, least, opened, shut
 
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
+_LOCAL = OutcomeClass.LOCAL
 
 
 class Tick(NamedTuple):
@@ -42,10 +43,13 @@ class Tick(NamedTuple):
     @property
     def together(self) -> float:
         """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
-        ended = (*self.answered, *self.censored)
-        busy = sum(min(least(index), self.seconds) * count for index, count in ended)
         now = len(self.ages) + self.queued
-        calls = sum(self.classes) - self.classes[OutcomeClass.LOCAL]
+        calls = sum(self.classes) - self.classes[_LOCAL]
+        if not calls:
+            return now
+        seconds = self.seconds
+        ended = (*self.answered, *self.censored)
+        busy = sum([min(least(index), seconds) * count for index, count in ended])
         return max(now, min(busy / max(self.seconds, 1e-3), now + calls))
 
 

@@ -276,8 +276,12 @@ class Evidence:
         return self._freed_calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        ended = [one.shard for one in self._ended]
-        return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
+        shards = list(self.shards.values())
+        if self._ended:
+            shards += [one.shard for one in self._ended]
+        if self._late is not None:
+            shards.append(self._late)
+        return shards
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""

@@ -32,25 +32,24 @@ class Table:
     `outweighed[c]` is how many calls of column 0 outweigh one of column c in every mode (1e18: none do).
     """
 
-    __slots__ = ("columns", "modes", "nulls", "outweighed", "zeros")
+    __slots__ = ("columns", "modes", "nulls", "outweighed", "told", "zeros")
 
     def __init__(self, table: list[Mode], nulls: list[tuple[float, ...]]) -> None:
         self.modes = tuple(table)
         self.nulls = tuple(nulls)
         self.columns = tuple(tuple(mode.nats[c] for mode in table) for c in range(COLUMNS))
+        self.told = tuple(tuple(mode.log_p[c] for mode in table) for c in range(COLUMNS))
         self.zeros = (0.0,) * len(table)
         fast = self.columns[0]
         self.outweighed = tuple(_outweighed(column, fast) for column in self.columns)
 
     def weigh(self, counts: Iterable[tuple[int, float]]) -> Sequence[float]:
         """What so many calls of each column add to each score."""
-        total: Sequence[float] | None = None
-        for index, count in counts:
-            column: Iterable[float] = self.columns[index]
-            if count != 1:
-                column = map(mul, repeat(count), column)
-            total = list(column) if total is None else list(map(add, total, column))
-        return self.zeros if total is None else total
+        return _sum(self.columns, counts) or self.zeros
+
+    def fits(self, counts: Iterable[tuple[int, float]]) -> Sequence[float]:
+        """How well each mode explains so many calls of each column: the logarithm of its likelihood."""
+        return _sum(self.told, counts) or self.zeros
 
     def calm(self, calls: Sequence[int]) -> bool:
         """Whether no score that is zero can rise by these calls. It may say no where that is so."""
@@ -58,6 +57,18 @@ class Table:
             owed: float = sum(map(mul, calls[1:], self.outweighed[1:]))
             return owed <= calls[0]
         return not any(calls)
+
+
+def _sum(
+    columns: tuple[tuple[float, ...], ...], counts: Iterable[tuple[int, float]]
+) -> Sequence[float]:
+    total: Sequence[float] = ()
+    for index, count in counts:
+        column: Iterable[float] = columns[index]
+        if count != 1:
+            column = map(mul, repeat(count), column)
+        total = list(map(add, total, column)) if total else list(column)
+    return total
 
 
 def _outweighed(column: Sequence[float], fast: Sequence[float]) -> float:
@@ -77,10 +88,12 @@ def _made(
     overload: float,
     refused: float,
     silent: float,
+    fast: int,
     n: int,
 ) -> Table:
     base = cold(1.0)._replace(
-        n=n, tails=tails, rough=rough, errors=errors, overload=overload, refused=refused, silent=silent
+        n=n, tails=tails, rough=rough, errors=errors, overload=overload, refused=refused, silent=silent,
+        fast=fast,
     )  # fmt: skip
     return Table(*modes(base))
 
@@ -88,7 +101,7 @@ def _made(
 def table(base: Baseline) -> Table:
     """The table of a usual, shared by all that are alike."""
     what = (base.tails, base.rough, base.errors, base.overload, base.refused, base.silent)
-    return _made(*what, 0 if base.cold else 1)
+    return _made(*what, bool(base.fast), 0 if base.cold else 1)
 
 
 class Bank:

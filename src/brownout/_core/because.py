@@ -7,16 +7,16 @@ from math import exp2, inf, isinf, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.baseline import LATE, Baseline
-from brownout._core.modes import COLUMNS, ERROR, OVERLOAD, REFUSED, WAITING
+from brownout._core.modes import COLUMNS, ERROR, FAST, OVERLOAD, REFUSED, WAITING
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket
+from brownout._core.sketch import BUCKETS, UNTOLD, Latencies, Sketch, bucket, least
 from brownout._core.state import State
 from brownout._core.value import Value
 
 if TYPE_CHECKING:
     from brownout._core.cell import Cell
     from brownout._core.evidence import Evidence
-    from brownout._core.judge import Finding, Row
+    from brownout._core.finding import Finding, Row
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
 HALF_LIFE_SECONDS = 60.0  # of what is known, without another call
@@ -56,8 +56,9 @@ class Verdict(Value):
     """The state of a target (or of one operation of it) with the sentence and numbers that decided it.
 
     `state` is None without evidence, and `because` then says how little there was. `kind` is what is
-    wrong (silent, errors, refused, overload, shift, tail; "" when nothing is), `extent` how much of it
-    the best explanation assumes. `since` is the monotonic instant at which it began, `at` the one of the
+    wrong (silent, errors, refused, overload, shift, tail, too fast; "" when nothing is), `extent` the share
+    of calls that it hits; for "shift" how the hazard that a call completes compares to the usual (0.2: five
+    times slower). `since` is the monotonic instant at which it began, `at` the one of the
     judgement. `claim` is what the target's own health check says (None: not asked); a `contradiction` is
     a claim of ok while callers suffer. `shape` counts answers by latency on a log axis, 1 ms to 10 s;
     `latencies` are the finer counts of which those of several observers can be added up.
@@ -220,7 +221,7 @@ def _recent(rows: tuple[Row, ...], waiting: list[int]) -> _Recent:
 
 
 def _healthy(recent: _Recent, base: Baseline) -> str:
-    right = sum(recent.counts[: LATE + 1])
+    right = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
     median = seconds(recent.sketch.quantile(0.5))
     text = f"{right} of {recent.ended} calls {_span(recent)} are right"
     text += f", {median} at the median" if right else ""
@@ -243,6 +244,7 @@ def _sentence(finding: Finding, base: Baseline) -> str:
     text = _SENTENCES[finding.kind](finding, recent, base)
     if finding.kind in {"silent", "shift", "tail"}:
         text += _load(finding, recent, base)
+    text += _whose(finding)
     wait = recent.queued / max(1, recent.ended)
     return (
         f"{text}; before that calls wait {seconds(wait)} for our own pool"
@@ -263,7 +265,9 @@ def _rest(recent: _Recent) -> str:
 def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
     if not base.rate or (finding.state is State.UNRESPONSIVE and not finding.load):
         return ""
-    rate = f"{recent.rate:.0f} calls/s, usual {base.rate:.0f}"
+    rate = f"{_rate(recent.rate)} calls/s, usual {_rate(base.rate)}"
+    if finding.load == "queue":
+        return f"; the more calls are under way, the longer each takes: it is full ({rate})"
     return (
         f"; more load than usual explains it ({rate})"
         if finding.load
@@ -271,10 +275,23 @@ def _load(finding: Finding, recent: _Recent, base: Baseline) -> str:
     )
 
 
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _whose(finding: Finding) -> str:
+    """The label that tells the bad calls from the good ones."""
+    split = finding.split
+    if split is None:
+        return ""
+    there = f"{split.bad} of {split.calls} calls there, {split.other_bad} of {split.other_calls} elsewhere"
+    return f"; it is {split.label} {', '.join(split.values)}: {there}"
+
+
 def _silent(finding: Finding, recent: _Recent, base: Baseline) -> str:
     silent = recent.counts[WAITING + LATE] + finding.waiting[WAITING + LATE]
     usual = f" (usual p99 {seconds(base.p99)})" if not base.cold else ""
-    answered = sum(recent.counts[: LATE + 1])
+    answered = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
     if not silent:
         waiting = sum(recent.counts[WAITING + 1 :]) + recent.waiting
         calls = f"{waiting} of {recent.calls} calls {_span(recent)}"
@@ -323,7 +340,7 @@ def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
     limit = base.thresholds[2]
     slow = sum(recent.counts[3 : LATE + 1]) + sum(recent.counts[WAITING + 3 :])
     slow += sum(finding.waiting[WAITING + 3 :])
-    fast = sum(recent.counts[:3])
+    fast = sum(recent.counts[:3]) + recent.counts[FAST]
     usual = f"(usual: 1 % at most longer than {seconds(limit)})"
     if slow and fast >= 0.1 * recent.calls and finding.kind == "tail":
         body, hump = _halves(recent.sketch, bucket(limit))
@@ -342,6 +359,15 @@ def _slow(finding: Finding, recent: _Recent, base: Baseline) -> str:
     )
 
 
+def _too_fast(_: Finding, recent: _Recent, base: Baseline) -> str:
+    fast = recent.counts[FAST]
+    return (
+        f"{share(fast, recent.calls)} of calls are answered sooner than {seconds(least(base.fast))}"
+        f" ({fast} of {recent.calls} {_span(recent)}, usual 5 % at most; usual median {seconds(base.p50)}):"
+        " perhaps they fail without saying so"
+    )
+
+
 def _halves(sketch: Sketch, at: int) -> tuple[Sketch, Sketch]:
     """The answers below a bucket, and those from it on."""
     low, high = Sketch(), Sketch()
@@ -357,4 +383,5 @@ _SENTENCES = {
     "overload": _overload,
     "shift": _slow,
     "tail": _slow,
+    "too fast": _too_fast,
 }

@@ -71,7 +71,7 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "last", "name", "usual",
+        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "last", "name", "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -81,11 +81,14 @@ class Operation:
         now: float,
         dead_band: tuple[float, float] = DEAD_BAND,
         false_alarm_every: float = FALSE_ALARM_SECONDS,
+        judge: Judge | None = None,
+        labels: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.name = name
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
-        self.judge = Judge(self.usual.baseline, now, false_alarm_every)
+        self.judge = judge or Judge(now, false_alarm_every)
+        self.stream = self.judge.join(self.usual.baseline, now, labels)
         self.known = False
         self.last: Last | None = None
         self._ahead = -inf
@@ -126,7 +129,7 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding = self.judge.finding
+        finding = self.judge.told()
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
         rows = self.judge.recent()
@@ -138,17 +141,18 @@ class Operation:
         """Forget what is usual, and what was found against it."""
         self.usual.relearn(errors)
         self.judge.lapse(now)
-        self.judge.rebase(self.usual.baseline, now)
+        self.judge.rebase(self.stream, self.usual.baseline, now)
 
     def hear(self, kept: Kept, now: float) -> None:
         """Take over what a predecessor knew to be usual, if that is news here."""
         if self.usual.hear(kept.told, kept.at, now):
-            self.judge.rebase(self.usual.baseline, now)
+            self.judge.rebase(self.stream, self.usual.baseline, now)
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
         self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now, self.judge.every)
+        self.judge = Judge(now, self.judge.every)
+        self.stream = self.judge.join(self.usual.baseline, now)
         self.known = False
         self.due = -inf
 
@@ -165,10 +169,11 @@ class Operation:
     def judged(self, tick: Tick) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         for part in in_order(tick):
-            self.judge.step(part, tick.together)
-            self._learn(part)
+            self.judge.step([(self.stream, part)], tick.together)
+            self.learn(part)
 
-    def _learn(self, tick: Tick) -> None:
+    def learn(self, tick: Tick) -> None:
+        """Learn from a tick that has been judged, if nothing is suspicious."""
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -178,7 +183,7 @@ class Operation:
         ill = self.judge.finding is not None
         closed, self.evidence.closed = self.evidence.closed, None
         self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
-        self.judge.rebase(self.usual.baseline, tick.at)
+        self.judge.rebase(self.stream, self.usual.baseline, tick.at)
         if (ill or self.known) and (tick.ages or any(tick.classes)):
             self.last = Last(self.state, tick.at)
 

@@ -114,6 +114,13 @@ class Usual:
         calls, failed = self._failing
         return failed / calls if calls >= ENOUGH and self._early is not None else 0.0
 
+    def interrupt(self) -> None:
+        """Nobody has looked for a while: what is in quarantine has not stood it."""
+        self._quarantine.clear()
+        self._tainted = True
+        if self._early is not None:
+            self._early.doubted.clear()
+
     def hazard(self) -> list[float]:
         """-ln of the share of calls that take longer than each bucket; empty before anything is known."""
         if self.baseline.cold:

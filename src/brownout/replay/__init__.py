@@ -20,15 +20,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.baseline import DEAD_BAND
 from brownout._core.cell import CLASSES, Tick
+from brownout._core.joint import Joint
 from brownout._core.judge import FALSE_ALARM_SECONDS
 from brownout._core.outcome import CENSORED, OutcomeClass
 from brownout._core.sketch import bucket
-from brownout._core.target import OPERATIONS, OTHER, Operation
+from brownout._core.target import OPERATIONS, OTHER
 from brownout._core.value import Value
 from brownout.replay.records import HEADER, OUTCOMES, Problem, Record, read, record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from brownout._core.state import State
+    from brownout._core.target import Operation
 
 __all__ = [
     "HEADER",
@@ -49,6 +53,7 @@ GAP_SECONDS = 30.0  # the guard's window: in so long without a call it forgets a
 UNSORTED_SECONDS = 60.0
 MOST_AHEAD = 2_000_000  # records that are put in order at one time
 MOST_TARGETS = 1024
+MOST_LINES = 256  # observers and operations that are judged as one
 _SUCCESS = OutcomeClass.SUCCESS
 _UNKNOWN = OutcomeClass.UNKNOWN
 
@@ -85,26 +90,22 @@ class Change(NamedTuple):
 
 
 class _Line:
-    """The calls of one operation, as they come."""
+    """The calls of one observer at one operation, as they come."""
 
-    __slots__ = ("flying", "operation", "seen", "started", "state", "target", "told")
+    __slots__ = ("flying", "operation", "seen", "started", "told")
 
-    def __init__(self, target: str, name: str, settings: Settings, now: float) -> None:
-        self.target = target
-        self.operation = Operation(
-            name, settings.deadline, now, settings.dead_band, settings.false_alarm_every
-        )
+    def __init__(self, operation: Operation, now: float) -> None:
+        self.operation = operation
         self.flying: list[tuple[float, float, int]] = []  # end, start, class
         self.started = 0
         self.seen = now  # when it was last called
         self.told = now  # when it was last judged
-        self.state: State | None = None
 
-    def tick(self, now: float) -> bool:
-        """Judge what is new; whether the state has changed."""
-        if now - self.told < IDLE_SECONDS - 1e-9 and not self.started and not self.flying:
-            return False
+    def tick(self, now: float) -> Tick | None:
+        """What is new; None if nothing is, and somebody has looked not long ago."""
         flying = self.flying
+        if not self.started and not flying and now - self.told < IDLE_SECONDS - 1e-9:
+            return None
         classes = [0] * CLASSES
         answered: dict[int, int] = {}
         censored: dict[int, int] = {}
@@ -130,16 +131,60 @@ class _Line:
             0.0,
         )
         self.started, self.told = 0, now
-        operation = self.operation
-        operation.evidence.take(tick)
-        operation.judged(tick)
-        return operation.state is not self.state
+        self.operation.evidence.take(tick)
+        return tick
+
+
+class _Case:
+    """What is judged as one, and its lines by (observer, operation)."""
+
+    __slots__ = ("awake", "joint", "lines", "settings", "state", "target")
+
+    def __init__(self, target: str, name: str, settings: Settings, now: float) -> None:
+        self.target = target
+        self.settings = settings
+        self.joint = Joint(name, now, settings.false_alarm_every)
+        self.lines: dict[tuple[str, str], _Line] = {}
+        self.awake: dict[_Line, None] = {}
+        self.state: State | None = None
+
+    def line(self, observer: str, operation: str, now: float) -> _Line:
+        """The line of an observer and an operation, awake."""
+        key = (observer, operation)
+        line = self.lines.get(key)
+        if line is None:
+            if len(self.lines) >= MOST_LINES:
+                key = (OTHER, OTHER)
+            labels: tuple[tuple[str, str], ...] = (("observer", key[0]),)
+            if self.settings.by == "target":
+                labels = (("operation", key[1]), *labels)
+            member = self.joint.member(self.settings.deadline, now, self.settings.dead_band, labels)
+            line = self.lines.setdefault(key, _Line(member, now))
+        if line not in self.awake:
+            self.awake[line] = None
+            line.told = max(line.told, now)
+        return line
+
+    def tick(self, now: float) -> bool:
+        """Judge what is new; whether the state has changed."""
+        news = [(line.operation, tick) for line in self.awake if (tick := line.tick(now))]
+        if not news:
+            return False
+        self.joint.judged(news)
+        over = [
+            line for line in self.awake if now - line.seen > FORGOTTEN_SECONDS and not line.flying
+        ]
+        for line in over:
+            del self.awake[line]
+        return self.joint.state is not self.state
 
     def gap(self, now: float) -> None:
         """Nothing is known of what comes, and what was in flight is not known to have waited."""
-        self.flying.clear()
-        self.operation.forget(now)
-        self.started, self.told = 0, now
+        self.joint.forget(now)
+        for line in self.lines.values():
+            line.flying.clear()
+            line.started, line.told = 0, now
+        self.awake.clear()
 
 
 class Replay:
@@ -157,8 +202,9 @@ class Replay:
         self._newest = -inf
         self._taken = -inf  # up to here all is in order
         self._now = -inf  # the last tick
-        self._lines: dict[tuple[str, str], _Line] = {}
-        self._awake: dict[_Line, None] = {}
+        self._cases: dict[tuple[str, str], _Case] = {}
+        self._awake: dict[_Case, None] = {}
+        self._latest = -inf  # start
         self._changes: list[Change] = []
 
     def add(self, told: Record) -> list[Change]:
@@ -179,7 +225,7 @@ class Replay:
         """No more records: the changes that are left, until the last call has ended."""
         while self._ahead:
             self._take(heappop(self._ahead)[2])
-        last = max((call[0] for line in self._awake for call in line.flying), default=-inf)
+        last = max((call[0] for line in self._flying() for call in line.flying), default=-inf)
         while self._now < last:
             self._tick(self._now + TICK_SECONDS)
         return self._told()
@@ -195,24 +241,26 @@ class Replay:
             self._now = floor(start / TICK_SECONDS) * TICK_SECONDS
         self._until(start)
         key = self._key(told)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _Line(*key, self.settings, self._now)
-        if line not in self._awake:
-            self._awake[line] = None
-            line.told = max(line.told, self._now)
+        case = self._cases.get(key)
+        if case is None:
+            case = self._cases[key] = _Case(*key, self.settings, self._now)
+        line = case.line(told.observer, told.operation, self._now)
+        self._awake[case] = None
         heappush(line.flying, (start + told.duration_seconds, start, told.outcome))
         line.started += 1
-        line.seen = start
+        line.seen = self._latest = start
+
+    def _flying(self) -> Iterator[_Line]:
+        return (line for case in self._awake for line in case.awake if line.flying)
 
     def _key(self, told: Record) -> tuple[str, str]:
         key = (told.target, told.operation if self.settings.by == "operation" else "")
-        if key in self._lines:
+        if key in self._cases:
             return key
-        known = {target for target, _ in self._lines}
+        known = {target for target, _ in self._cases}
         if told.target not in known and len(known) >= MOST_TARGETS:
             return OTHER, OTHER
-        if sum(target == told.target for target, _ in self._lines) >= OPERATIONS:
+        if sum(target == told.target for target, _ in self._cases) >= OPERATIONS:
             return told.target, OTHER
         return key
 
@@ -226,48 +274,45 @@ class Replay:
 
     def _leap(self, start: float) -> None:
         """A tick, or over a gap: nothing begins before `start`; what is in flight may end before."""
-        ends = [line.flying[0][0] for line in self._awake if line.flying]
-        last = max((line.seen for line in self._lines.values()), default=start)
-        if min([start, *ends]) < max(self._now, last) + GAP_SECONDS:
+        ends = [line.flying[0][0] for line in self._flying()]
+        if min([start, *ends]) < max(self._now, self._latest) + GAP_SECONDS:
             self._tick(self._now + TICK_SECONDS)
             return
         self._tick(self._now + TICK_SECONDS)  # what has ended by now is told
-        for line in self._awake:
-            line.gap(self._now)
-            self._note(line)
+        for case in self._cases.values():
+            case.gap(self._now)
+            self._note(case)
         self._awake.clear()
         self._now = floor(start / TICK_SECONDS) * TICK_SECONDS
-        for line in self._lines.values():
-            line.told = self._now
 
     def _tick(self, now: float) -> None:
         self._now = now = round(now / TICK_SECONDS) * TICK_SECONDS
-        asleep: list[_Line] = []
-        for line in self._awake:
-            if line.tick(now):
-                self._note(line)
-            if now - line.seen > FORGOTTEN_SECONDS and not line.flying:
-                asleep.append(line)
-        for line in asleep:
-            del self._awake[line]
+        asleep: list[_Case] = []
+        for case in self._awake:
+            if case.tick(now):
+                self._note(case)
+            if not case.awake:
+                asleep.append(case)
+        for case in asleep:
+            del self._awake[case]
 
-    def _note(self, line: _Line) -> None:
-        operation, before = line.operation, line.state
-        line.state = state = operation.state
+    def _note(self, case: _Case) -> None:
+        joint, before = case.joint, case.state
+        case.state = state = joint.state
         if state is before:
             return
-        verdict = operation.verdict(line.target, None)
-        onset = operation.judge.finding.onset if operation.judge.finding else None
+        verdict = joint.verdict(case.target)
+        onset = joint.judge.finding.onset if joint.judge.finding else None
         self._changes.append(
             Change(
                 round(self._now, 3),
-                line.target,
-                operation.name,
+                case.target,
+                joint.name,
                 before,
                 state,
                 verdict.kind,
                 verdict.extent,
-                onset,
+                None if onset is None else round(onset, 3),
                 verdict.because,
             )
         )

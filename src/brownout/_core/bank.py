@@ -90,6 +90,7 @@ def _made(
     silent: float,
     fast: int,
     n: int,
+    fast: int,
 ) -> Table:
     base = cold(1.0)._replace(
         n=n, tails=tails, rough=rough, errors=errors, overload=overload, refused=refused, silent=silent,
@@ -101,7 +102,7 @@ def _made(
 def table(base: Baseline) -> Table:
     """The table of a usual, shared by all that are alike."""
     what = (base.tails, base.rough, base.errors, base.overload, base.refused, base.silent)
-    return _made(*what, bool(base.fast), 0 if base.cold else 1)
+    return _made(*what, 0 if base.cold else 1, int(base.fast > 0))
 
 
 class Bank:

@@ -23,9 +23,22 @@ from brownout._core.target import Operation
 HOURS = {1: 72.0, 10: 72.0, 100: 72.0, 1000: 6.0}  # wanted, pooled over the kinds
 STREAM_HOURS = {1: 4.0, 10: 4.0, 100: 1.0, 1000: 0.1}  # of one stream
 START_SECONDS = 60.0
-DECIDING = (
-    "bank baseline cell evidence finding judge load modes moment named sketch stream target usual"
-).split()
+DECIDING = [
+    "bank",
+    "baseline",
+    "cell",
+    "evidence",
+    "finding",
+    "judge",
+    "load",
+    "modes",
+    "moment",
+    "named",
+    "sketch",
+    "stream",
+    "target",
+    "usual",
+]
 
 
 def of_the_judge() -> str:

@@ -88,7 +88,6 @@ def _made(
     overload: float,
     refused: float,
     silent: float,
-    fast: int,
     n: int,
     fast: int,
 ) -> Table:

@@ -126,7 +126,9 @@ def judged(
                 f"; its own health check said ok {max(0.0, evidence.at - claim.at):.1f} s ago"
             )
     elif state is not None:
-        because = _healthy(_recent(rows, [0] * COLUMNS), base) + _kept(base, evidence.at)
+        because = _healthy(_recent(rows, [0] * COLUMNS), base, window.sketch.quantile(0.5)) + _kept(
+            base, evidence.at
+        )
     elif window.calls >= ENOUGH_CALLS:
         because = f"no evidence: {window.calls} calls in 30 s are too few to tell what is wrong"
     else:
@@ -220,11 +222,10 @@ def _recent(rows: tuple[Row, ...], waiting: list[int]) -> _Recent:
     return _Recent(sum(counts), sum(waiting[WAITING + 1 :]), counts, sketch, span, started, queued)
 
 
-def _healthy(recent: _Recent, base: Baseline) -> str:
+def _healthy(recent: _Recent, base: Baseline, median: float) -> str:
     right = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
-    median = seconds(recent.sketch.quantile(0.5))
     text = f"{right} of {recent.ended} calls {_span(recent)} are right"
-    text += f", {median} at the median" if right else ""
+    text += f", {seconds(median)} at the median" if right else ""
     return (
         f"{text} (usual {seconds(base.p50)})"
         if not base.cold

@@ -168,6 +168,9 @@ class Operation:
 
     def judged(self, tick: Tick) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
+        if tick.idle and self.judge.rest(tick):
+            self.learn(tick)
+            return
         for part in in_order(tick):
             self.judge.step([(self.stream, part)], tick.together)
             self.learn(part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from brownout._core.age import AGE, AGE_BAND, STALE, no_fresher
 from brownout._core.baseline import DEAD_BAND, MOST_ERRORS
 from brownout._core.because import ENOUGH_CALLS, Claim, Last, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
@@ -15,7 +16,10 @@ from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
 from brownout._core.kept import checked
+from brownout._core.late import STALLED_SECONDS, STALLED_SHARE, lost, own, without
 from brownout._core.moment import in_order
+from brownout._core.recent import Latest
+from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
 from brownout.errors import ConfigurationError
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
     from brownout._core.cell import Tick
+    from brownout._core.finding import Finding
 
 FOLD_SECONDS = 0.1
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
@@ -34,6 +39,9 @@ AHEAD = 20
 AHEAD_SECONDS = 0.01
 AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
+POOL_SECONDS = (
+    0.25  # a wait for our own pool, of one that still waits, that is told as our own trouble
+)
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
@@ -71,7 +79,8 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "last", "name", "stream", "usual",
+        "_ahead", "_news", "aged", "due", "evidence", "gates", "judge", "known", "last", "latest", "name",
+        "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -83,12 +92,16 @@ class Operation:
         false_alarm_every: float = FALSE_ALARM_SECONDS,
         judge: Judge | None = None,
         labels: tuple[tuple[str, str], ...] = (),
+        *,
+        aged: bool = False,
     ) -> None:
         self.name = name
+        self.aged = aged  # what is counted is how old answers were, not how long they took
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
         self.judge = judge or Judge(now, false_alarm_every)
         self.stream = self.judge.join(self.usual.baseline, now, labels)
+        self.latest = Latest()
         self.known = False
         self.last: Last | None = None
         self._ahead = -inf
@@ -103,9 +116,19 @@ class Operation:
     @property
     def state(self) -> State | None:
         """What it is judged to be; None without evidence."""
-        if self.judge.finding is not None:
-            return self.judge.finding.state
+        if self.finding is not None:
+            return self.finding.state
         return State.HEALTHY if self.known else None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the judge found; of ages it is always the same: what is read is stale."""
+        return self._named(self.judge.finding)
+
+    def _named(self, found: Finding | None) -> Finding | None:
+        if found is None or not self.aged:
+            return found
+        return found._replace(state=State.DEGRADED, kind=STALE, load="")
 
     @property
     def calm(self) -> bool:
@@ -129,13 +152,16 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
-        finding = self.judge.told()
+        finding = self._named(self.judge.told())
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
-        rows = self.judge.recent()
-        return judged(
-            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last
-        )
+        rows, now = self.judge.recent(), self.evidence.at
+        verdict = judged(
+            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last,
+            usual.hazard() if finding else (),
+        )  # fmt: skip
+        trouble = own(list(self.evidence.shards.values()), now)
+        return verdict.__replace__(recent=self.latest.told(now)).suspecting(trouble)
 
     def relearn(self, now: float, errors: float | None) -> None:
         """Forget what is usual, and what was found against it."""
@@ -153,30 +179,38 @@ class Operation:
         self.evidence.forget(now)
         self.judge = Judge(now, self.judge.every)
         self.stream = self.judge.join(self.usual.baseline, now)
+        self.latest = Latest()
         self.known = False
         self.due = -inf
 
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
         self._news = 0
-        self.judged(self.evidence.fold(now))
+        before = self.evidence.at
+        tick = self.evidence.fold(now)
+        stalled = lost(list(self.evidence.shards.values()), before, now)
+        if stalled > STALLED_SHARE * (now - before):  # it says more of us than of the target
+            tick = without(tick, self.usual.baseline)
+        self.latest.add(tick, self.usual.baseline)
+        self.judged(tick, late=stalled > STALLED_SECONDS)
         finding = self.judge.finding
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
 
-    def judged(self, tick: Tick) -> None:
+    def judged(self, tick: Tick, *, late: bool = False) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         if tick.idle and self.judge.rest(tick):
             self.learn(tick)
             return
         for part in in_order(tick):
-            self.judge.step([(self.stream, part)], tick.together)
-            self.learn(part)
+            seen = no_fresher(part, self.usual.baseline) if self.aged else part
+            self.judge.step([(self.stream, seen)], tick.together)
+            self.learn(part, late=late)
 
-    def learn(self, tick: Tick) -> None:
-        """Learn from a tick that has been judged, if nothing is suspicious."""
+    def learn(self, tick: Tick, *, late: bool = False) -> None:
+        """Learn from a tick that has been judged, if nothing is suspicious; not if we were late ourselves."""
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -185,7 +219,10 @@ class Operation:
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
         closed, self.evidence.closed = self.evidence.closed, None
-        self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
+        if late:
+            self.usual.skip(closed)
+        else:
+            self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.stream, self.usual.baseline, tick.at)
         if (ill or self.known) and (tick.ages or any(tick.classes)):
             self.last = Last(self.state, tick.at)
@@ -238,6 +275,21 @@ class Target:
             new.hear(kept, now)
         return self.operations.setdefault(name, new)
 
+    def observe_age(self, name: str, age: float, thread: int, now: float) -> None:
+        """Count how old an answer of an operation was: a second latency, with a usual of its own."""
+        name = f"{name}{AGE}"
+        found = self.operations.get(name)
+        if found is None:
+            if len(self.operations) >= OPERATIONS:
+                name = f"{OTHER}{AGE}"
+            new = Operation(name, inf, now, AGE_BAND, self.false_alarm_every, aged=True)
+            if (kept := self.kept.get(name)) is not None:
+                new.hear(kept, now)
+            found = self.operations.setdefault(name, new)
+        found.evidence.shard(thread).answered[bucket(age)] += 1
+        if now >= self.next_fold:
+            self.tick(now)
+
     def hear(self, operation: str, kept: Kept, now: float) -> bool:
         """Take over what a predecessor knew to be usual, now or when the operation is first called.
 
@@ -275,7 +327,8 @@ class Target:
     @property
     def calls(self) -> int:
         """First attempts ever admitted, over all operations."""
-        return sum(operation.evidence.calls for operation in list(self.operations.values()))
+        every = list(self.operations.values())
+        return sum(operation.evidence.calls for operation in every if not operation.aged)
 
     def tick(self, now: float, news: Operation | None = None) -> None:
         """Fold if the last fold is long enough ago and nobody else is folding.

@@ -23,22 +23,29 @@ from brownout._core.target import Operation
 HOURS = {1: 72.0, 10: 72.0, 100: 72.0, 1000: 6.0}  # wanted, pooled over the kinds
 STREAM_HOURS = {1: 4.0, 10: 4.0, 100: 1.0, 1000: 0.1}  # of one stream
 START_SECONDS = 60.0
+DECIDING = [
+    "bank",
+    "baseline",
+    "cell",
+    "evidence",
+    "finding",
+    "judge",
+    "load",
+    "modes",
+    "moment",
+    "named",
+    "sketch",
+    "stream",
+    "target",
+    "usual",
+]
 
 
 def of_the_judge() -> str:
     """Which judge it is: figures of another one are not mixed with its own."""
     whole = hashlib.sha256()
     for path in sorted(Path(judge.__file__).parent.glob("*.py")):
-        if path.stem in {
-            "bank",
-            "evidence",
-            "judge",
-            "modes",
-            "moment",
-            "sketch",
-            "target",
-            "usual",
-        }:
+        if path.stem in DECIDING:
             whole.update(path.read_bytes())
     return whole.hexdigest()[:12]
 

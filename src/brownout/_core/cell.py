@@ -11,10 +11,44 @@ from operator import add
 from typing import NamedTuple
 
 from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import Sketch, least, opened, shut
+from brownout._core.sketch import Sketch, least, opened, pairs_of, shut, unpack, widen
 
 CLASSES = len(OutcomeClass)
 CELL_SECONDS = 5.0
+_LOCAL = OutcomeClass.LOCAL
+
+
+class News:
+    """What the shards have counted since the last fold: latencies as numbers of 32 bits a bucket."""
+
+    __slots__ = ("answered", "censored", "classes", "waited", "wide")
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+        self.censored: list[int] = []
+        self.classes = [0] * CLASSES
+        self.waited = 0.0
+        self.wide = (0, 0)  # and of those that were many, in 64 bits
+
+    def squeeze(self) -> None:
+        """Keep what many shards have counted as if it were one's."""
+        answered, censored = self.wide
+        self.wide = (
+            answered + sum(map(widen, self.answered)),
+            censored + sum(map(widen, self.censored)),
+        )
+        self.answered, self.censored = [], []
+
+    def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The (bucket, count) pairs of what was answered, and of what was not."""
+        if len(self.answered) > 1 or len(self.censored) > 1 or any(self.wide):
+            self.squeeze()
+            answered, censored = self.wide
+            return unpack(answered), unpack(censored)
+        return (
+            pairs_of(self.answered[0]) if self.answered else [],
+            pairs_of(self.censored[0]) if self.censored else [],
+        )
 
 
 class Tick(NamedTuple):
@@ -42,10 +76,13 @@ class Tick(NamedTuple):
     @property
     def together(self) -> float:
         """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
-        ended = (*self.answered, *self.censored)
-        busy = sum(min(least(index), self.seconds) * count for index, count in ended)
         now = len(self.ages) + self.queued
-        calls = sum(self.classes) - self.classes[OutcomeClass.LOCAL]
+        calls = sum(self.classes) - self.classes[_LOCAL]
+        if not calls:
+            return now
+        seconds = self.seconds
+        ended = (*self.answered, *self.censored)
+        busy = sum([min(least(index), seconds) * count for index, count in ended])
         return max(now, min(busy / max(self.seconds, 1e-3), now + calls))
 
 

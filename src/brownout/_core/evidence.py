@@ -10,10 +10,10 @@ merges by sums.
 
 from __future__ import annotations
 
-from operator import add, sub
+from operator import add, attrgetter, sub
 from typing import TYPE_CHECKING
 
-from brownout._core.cell import CELL_SECONDS, CLASSES, Cell, Closed, Tick
+from brownout._core.cell import CELL_SECONDS, CLASSES, Cell, Closed, News, Tick
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
@@ -22,10 +22,7 @@ from brownout._core.sketch import (
     NOTHING,
     bucket,
     new_since,
-    pairs_of,
-    unpack,
     whole,
-    widen,
     zeros,
 )
 
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
+_TELLS = attrgetter("tells")
 _NONE = [0] * CLASSES
 _WRITTEN = (DeadlineHeader.ENVOY,)
 
@@ -167,6 +165,17 @@ class Shard:
         """First attempts ever admitted."""
         return sum(self.counts) + len(self.pending) - self.repeats
 
+    @property
+    def tells(self) -> bool:
+        """Whether there may be anything that the last fold has not seen, or that waits."""
+        return bool(
+            self.pending
+            or self.answered.tobytes() != self.told
+            or self.classes != self.told_classes
+            or self.waited != self.told_waited
+            or self._censored is not None
+        )
+
     def tell(self, news: News) -> bool:
         """Add to `news` what the last fold has not seen; whether one of the counts is half full."""
         full = 0
@@ -189,39 +198,6 @@ class Shard:
             news.waited += waited - self.told_waited
             self.told_waited = waited
         return bool(full & HALF_FULL)
-
-
-class News:
-    """What the shards have counted since the last fold: latencies as numbers of 32 bits a bucket."""
-
-    __slots__ = ("answered", "censored", "classes", "waited", "wide")
-
-    def __init__(self) -> None:
-        self.answered: list[int] = []
-        self.censored: list[int] = []
-        self.classes = [0] * CLASSES
-        self.waited = 0.0
-        self.wide = (0, 0)  # and of those that were many, in 64 bits
-
-    def squeeze(self) -> None:
-        """Keep what many shards have counted as if it were one's."""
-        answered, censored = self.wide
-        self.wide = (
-            answered + sum(map(widen, self.answered)),
-            censored + sum(map(widen, self.censored)),
-        )
-        self.answered, self.censored = [], []
-
-    def pairs(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """The (bucket, count) pairs of what was answered, and of what was not."""
-        if len(self.answered) > 1 or len(self.censored) > 1 or any(self.wide):
-            self.squeeze()
-            answered, censored = self.wide
-            return unpack(answered), unpack(censored)
-        return (
-            pairs_of(self.answered[0]) if self.answered else [],
-            pairs_of(self.censored[0]) if self.censored else [],
-        )
 
 
 class _Ended:
@@ -283,8 +259,12 @@ class Evidence:
         return self._freed_calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        ended = [one.shard for one in self._ended]
-        return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
+        shards = list(self.shards.values())
+        if self._ended:
+            shards += [one.shard for one in self._ended]
+        if self._late is not None:
+            shards.append(self._late)
+        return shards
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
@@ -295,8 +275,15 @@ class Evidence:
             ages, resting = self.holds.fold(now, self._late)
         if self._ended:
             self._free(now - self.at)
+        shards = self._all()
+        if not (self._left or self._late or any(map(_TELLS, shards))):
+            started = self._ended_ever - self._started_ever
+            if started <= 0:
+                tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
+                self.take(tick)
+                return tick
         news, self._left = self._left or News(), None
-        for shard in self._all():
+        for shard in shards:
             if shard.tell(news):
                 self._replace(shard)
             if shard.pending:

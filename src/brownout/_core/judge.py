@@ -13,7 +13,6 @@ Reacting to a Change in Distribution", Ann. Math. Statist. 42 (1971).
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf, log
 from operator import add
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from brownout._core.load import Load
 from brownout._core.modes import COLUMNS, DEFINITE, Mode
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
 from brownout._core.named import extent_of, state_of, whose
+from brownout._core.rows import RECENT_CALLS, Rows
 from brownout._core.stream import Part, Stream, Tally, merged
 
 if TYPE_CHECKING:
@@ -36,14 +36,9 @@ if TYPE_CHECKING:
 
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
-MOMENT_SECONDS = (
-    0.2  # as long a stall may be: the calls in flight together are counted over such a time
-)
 RECOVERED_NATS = 9.0
 PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
-RECENT_SECONDS = 2.0
-RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
@@ -71,7 +66,7 @@ class Judge:
     def __init__(self, now: float, every: float = FALSE_ALARM_SECONDS) -> None:
         self.every = every
         self.streams: list[Stream] = []
-        self._rows: deque[Row] = deque(maxlen=512)
+        self._rows = Rows()
         self._waiting = [0] * COLUMNS
         self._probation = -inf
         self._well_since = -inf
@@ -114,7 +109,7 @@ class Judge:
 
     def recent(self) -> tuple[Row, ...]:
         """The latest ticks (two seconds, or twenty calls), after a recovery only those since."""
-        return self._recent(self._rows[-1].tick.at, self._well_since) if self._rows else ()
+        return self._rows.recent(self._rows.at, self._well_since)
 
     def rebase(self, stream: Stream, base: Baseline, now: float) -> None:
         """Judge a stream against a new baseline. While something is wrong, nothing changes.
@@ -145,11 +140,12 @@ class Judge:
         calls = parts[0].calls
         for part in parts[1:]:
             calls = list(map(add, calls, part.calls))
-        self._rows.append(Row(tick, calls, together, parts))
+        self._rows.add(Row(tick, calls, together, parts))
         self._started += tick.started
         self._seconds += tick.seconds
         self.seen += sum(calls)
         if self._calm(parts, tick):
+            self._rest()
             return None
         self._waiting = self.streams[0].waiting
         for stream in self.streams[1:]:
@@ -167,15 +163,36 @@ class Judge:
             stream.scored = [s + room * (w - s) if w > s else w for s, w in pairs]
         threshold = self._threshold(tick.at)
         self._bank.add(gains, threshold + 6, tick.at)
-        if self.finding is None:
-            self._alarm(threshold, tick.at)
-        else:
+        if self.finding is not None:
             self._follow(gains[self._current], parts, fresh, tick.at)
+        elif self._bank.calm:
+            self._rest()
+        else:
+            self._alarm(threshold, tick.at)
         return self.finding
+
+    def rest(self, tick: Tick) -> bool:
+        """Whether a tick in which nothing happened is of no account, so that `step` need not look at it."""
+        if (
+            not (self._bank.calm and self._sure.full and self._slow.full)
+            or self.finding is not None
+        ):
+            return False
+        if not all(stream.rests for stream in self.streams):
+            return False
+        self._seconds += tick.seconds
+        self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
+        self._bank.pass_(tick.at)
+        self._rows.idle(tick)
+        return True
+
+    def _rest(self) -> None:
+        if len(self.streams) == 1:  # else the sentence asks whose calls they were
+            self._rows.rest(self._well_since)
 
     def _gains(self, parts: Sequence[Part], tick: Tick) -> tuple[Sequence[float], float]:
         """What the tick adds to each score, and which part of what waits is in it."""
-        together = self._together(tick.at)
+        together = self._rows.together
         gains: Sequence[float] = ()
         more: Sequence[float] = ()
         passed, slows = 0, []
@@ -207,17 +224,16 @@ class Judge:
         )
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
-        room = max(
-            0.0, min(most, self._slow.filled(bad / together, LASTING * threshold * tick.seconds))
-        )
-        part, spent = 1.0, sums[index]
-        if spent > 0.0:  # for no mode may it be more: each could be the one that decides
+        lasting = LASTING * threshold * tick.seconds
+        room = max(0.0, min(most, self._slow.filled(bad / together, lasting)))
+        part = 1.0
+        if sums[index] > 0.0:  # for no mode may it be more: each could be the one that decides
             wells = [min(0.0, gain) for gain in gains]
-            limits = ((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)
-            part = min(1.0, *limits, 1.0)
-            spent = max(w + part * x for w, x in zip(wells, more, strict=True))
-            self._slow.spend(max(0.0, spent))
-            self._time -= max(0.0, spent) / (STALL * threshold)
+            bounds = [1.0, *((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)]
+            part = min(bounds)
+            spent = max(0.0, *(w + part * x for w, x in zip(wells, more, strict=True)))
+            self._slow.spend(spent)
+            self._time -= spent / (STALL * threshold)
         if part != 1.0:
             extra = [nats * part if nats > 0 else nats for nats in more]
             sums = list(map(add, gains, extra))
@@ -233,21 +249,12 @@ class Judge:
             or self.finding is not None
         ):
             return False
-            return False
         for table, stream, calls in ((part.table, part.stream, part.calls) for part in parts):
             if any(stream.waiting) or any(stream.scored) or not table.calm(calls):
                 return False
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         self._bank.pass_(tick.at)
         return True
-
-    def _together(self, now: float) -> float:
-        together = 1.0
-        for row in reversed(self._rows):
-            if row.tick.at < now - MOMENT_SECONDS:
-                break
-            together = max(together, row.together)
-        return together
 
     def _threshold(self, now: float) -> float:
         threshold = log(max(self._rate() * self.every, 100.0))
@@ -257,16 +264,6 @@ class Judge:
         """Calls a second, as usual."""
         one = self.streams[0].base.rate if len(self.streams) == 1 else 0.0
         return one or self._started / max(1.0, self._seconds)
-
-    def _recent(self, now: float, onset: float) -> tuple[Row, ...]:
-        oldest, least = now - RECENT_SECONDS, RECENT_CALLS
-        rows: list[Row] = []
-        for row in reversed(self._rows):
-            if row.tick.at <= onset or (row.tick.at <= oldest and least <= 0):
-                break
-            rows.append(row)
-            least -= sum(row.calls)  # who waits long for each call makes few
-        return tuple(reversed(rows))
 
     def _alarm(self, threshold: float, now: float) -> None:
         scores = self._bank.scores
@@ -329,7 +326,7 @@ class Judge:
         return -self._good.speaks(index) >= RECOVERED_NATS
 
     def _name(self, now: float) -> None:
-        rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
+        rows = self._rows.recent(now, self._onset) or tuple(self._rows)[-1:]
         everything = _told(rows)
         for stream in self.streams:
             if any(stream.waiting):
@@ -347,7 +344,9 @@ class Judge:
         rate = self._rate()
         median = max((stream.base.p50 for stream in self.streams), default=0.0)
         usual = (rate, 1.5 * rate * median)
-        load = self._load.weigh(mode.kind, rows, self._rows, self._waiting, usual, self._onset)
+        load = self._load.weigh(
+            mode.kind, rows, tuple(self._rows), self._waiting, usual, self._onset
+        )
         self._told = told
         self.finding = Finding(
             state_of(mode, rows, self._waiting, overloaded=bool(load)),

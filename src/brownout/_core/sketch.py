@@ -35,12 +35,15 @@ LONGEST = exp2(BUCKETS + LOWEST_OCTAVE - 1)  # which goes as far as this: every 
 _ZERO = array("I", [0])
 _EMPTY = _ZERO * BUCKETS  # of every sketch in which nothing is censored
 _NARROW = array("H", [0]) * BUCKETS
-_MOST = {"H": (2**16 - 1, "I"), "I": (MOST, "Q"), "Q": (2**64 - 1, "Q")}  # and what is wider
+_WIDER = {"H": "I", "I": "Q"}
 _INDICES = range(BUCKETS)
 NOTHING = bytes(4 * BUCKETS)  # counts of 32 bits, all zero
 _LOW = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * (BUCKETS // 2), "little")
 HALF = int.from_bytes(b"\0\0\0\x80\0\0\0\0" * BUCKETS, "little")  # 2**31 in each lane
 HALF_FULL = int.from_bytes(b"\0\0\0\x80" * BUCKETS, "little")  # and in counts of 32 bits
+
+
+_LEAST = [exp2(LOWEST_OCTAVE + index / PER_OCTAVE) if index else 0.0 for index in range(BUCKETS)]
 
 
 def zeros() -> array[int]:
@@ -63,7 +66,7 @@ def middle(index: int, scale: int = SCALE) -> float:
 
 def least(index: int) -> float:
     """The least that a bucket holds, in seconds."""
-    return exp2(LOWEST_OCTAVE + index / PER_OCTAVE) if index else 0.0
+    return _LEAST[index]
 
 
 def whole(counts: array[int]) -> tuple[bytes, int]:
@@ -137,11 +140,11 @@ def _added(mine: array[int], theirs: list[tuple[int, int]], shift: int = 0) -> a
         return mine
     if mine is _EMPTY:
         mine = zeros()
-    most, wider = _MOST[mine.typecode]
-    if max(mine) + sum(count for _, count in theirs) > most:
-        return _added(array(wider, mine), theirs, shift)
     for index, count in theirs:
-        mine[index >> shift] += count
+        try:
+            mine[index >> shift] += count
+        except OverflowError:
+            mine = _added(array(_WIDER[mine.typecode], mine), [(index, count)], shift)
     return mine
 
 

@@ -49,6 +49,11 @@ class Stream:
         """What was in flight is not known to wait any more."""
         self.waiting = self.scored = NOTHING
 
+    @property
+    def rests(self) -> bool:
+        """Whether nobody waits, and nobody's waiting is in the scores."""
+        return self.waiting is NOTHING and not any(self.scored)
+
     def count(self, tick: Tick) -> list[int]:
         """The calls of a tick by column."""
         base = self.base

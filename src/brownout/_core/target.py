@@ -157,8 +157,9 @@ class Operation:
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
         rows, now = self.judge.recent(), self.evidence.at
         verdict = judged(
-            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last
-        )
+            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last,
+            usual.hazard() if finding else (),
+        )  # fmt: skip
         trouble = own(list(self.evidence.shards.values()), now)
         return verdict.__replace__(recent=self.latest.told(now)).suspecting(trouble)
 
@@ -200,6 +201,9 @@ class Operation:
 
     def judged(self, tick: Tick, *, late: bool = False) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
+        if tick.idle and self.judge.rest(tick):
+            self.learn(tick)
+            return
         for part in in_order(tick):
             seen = no_fresher(part, self.usual.baseline) if self.aged else part
             self.judge.step([(self.stream, seen)], tick.together)

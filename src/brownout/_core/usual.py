@@ -23,7 +23,7 @@ from brownout._core.baseline import (
     quantiles_of,
     share_of,
 )
-from brownout._core.cell import CLASSES, Cell, Closed
+from brownout._core.cell import CELL_SECONDS, CLASSES, Cell, Closed
 from brownout._core.kept import LEAST_CALLS, VERSION, checked
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, SCALE, opened, shut
@@ -114,6 +114,13 @@ class Usual:
         calls, failed = self._failing
         return failed / calls if calls >= ENOUGH and self._early is not None else 0.0
 
+    def interrupt(self) -> None:
+        """Nobody has looked for a while: what is in quarantine has not stood it."""
+        self._quarantine.clear()
+        self._tainted = True
+        if self._early is not None:
+            self._early.doubted.clear()
+
     def hazard(self) -> list[float]:
         """-ln of the share of calls that take longer than each bucket; empty before anything is known."""
         if self.baseline.cold:
@@ -157,13 +164,6 @@ class Usual:
         if closed is not None and not self._tainted:
             self._hold(closed)
         self._tainted = True
-
-    def interrupt(self) -> None:
-        """Nobody has looked for a while: what is in quarantine has not stood it."""
-        self._tainted = True
-        self._quarantine.clear()
-        if self._early is not None:
-            self._early.doubted.clear()
 
     def _hold(self, closed: Closed) -> None:
         if self._quarantine and self._quarantine[-1].calls < CELL_CALLS:
@@ -275,6 +275,9 @@ class _Early:
 
     def take(self, tick: Tick) -> None:
         """Put a tick aside until nothing is suspicious."""
+        if tick.idle and not self.doubted:
+            self._cell.seconds += min(tick.seconds, CELL_SECONDS)
+            return
         if len(self.doubted) >= 1024:
             del self.doubted[0]
         self.doubted.append(tick)
@@ -284,6 +287,8 @@ class _Early:
 
         It will be wider than one that has stood the quarantine, and never laxer than the cold one.
         """
+        if not self.doubted:
+            return False
         for tick in self.doubted:
             self._cell.add(tick)
         self.doubted.clear()
@@ -313,14 +318,15 @@ class _Blocks(NamedTuple):
 
     def with_(self, cell: Cell, counts: list[int]) -> _Blocks:
         """With another cell, against all that is learned."""
-        answered = [(index, n) for index, n in enumerate(cell.sketch.answered) if n]
-        calls = sum(count for _, count in answered)
+        calls = sum(cell.sketch.answered)
         if calls < CELL_CALLS:
             return self
-        hazard = _hazard(counts)
-        whole = sum(
-            n * max(((hazard[i - 1] if i else 0.0) + hazard[i]) / 2, 1e-3) for i, n in answered
-        )
+        left, n, whole = sum(counts), sum(counts), 0.0
+        for count, mine in zip(counts, cell.sketch.answered, strict=True):
+            before, left = left, left - count
+            if mine:
+                nats = log(max(before / n, 1e-4)) + log(max(left / n, 1e-4))
+                whole += mine * max(-nats / 2, 1e-3)
         value, n = log(whole / calls), min(self.n + 1, BLOCKS)
         off = value - self.mean
         mean = self.mean + off / min(n, NEAR_BLOCKS)

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import brownout
+import brownout.behind
 import brownout.ext.asgi
+import brownout.ext.behind
 import brownout.ext.httpx
 import brownout.testing
 from brownout import State
@@ -24,7 +26,8 @@ from brownout._core.breaker import TRANSITIONS, GatePhase
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Retry", "Transport", "deadline",
+    "Behind", "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Guard", "Positions", "Retry",
+    "Transport", "deadline",
 }  # by users  # fmt: skip
 VERBS = (
     "demo",
@@ -87,6 +90,9 @@ def api() -> str:
         lines += entry(name, getattr(brownout, name))
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
+    for module in (brownout.behind, brownout.ext.behind):
+        for name in module.__all__:
+            lines += entry(f"{module.__name__}.{name}", getattr(module, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))

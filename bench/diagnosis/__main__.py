@@ -51,17 +51,12 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in values.items()}
 
 
-def _day(job: tuple[Path, int, Settings]) -> list[nezha.Alarm]:
-    folder, number, used = job
-    return nezha.alarms(nezha.judge(nezha.load(folder)[number], used))
-
-
 def real(options: argparse.Namespace) -> None:
     used, folder = settings(), _folder(options)
     days, seen = nezha.load(folder), nezha.listed()
     jobs = [(folder, day.run, used) for day in days]
     with get_context("spawn").Pool(options.processes) as pool:
-        every = pool.map(_day, jobs, chunksize=1)
+        every = pool.map(nezha.of_day, jobs, chunksize=1)
     found: list[nezha.Found] = []
     stray: dict[str, int] = {}
     hours = 0.0

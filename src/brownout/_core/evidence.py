@@ -21,8 +21,7 @@ from brownout._core.sketch import (
     HALF_FULL,
     NOTHING,
     bucket,
-    new_since,
-    whole,
+    together,
     zeros,
 )
 
@@ -172,14 +171,16 @@ class Shard:
     def tell(self, news: News) -> bool:
         """Add to `news` what the last fold has not seen; whether one of the counts is half full."""
         full = 0
-        raw, counts = whole(self.answered)
+        raw = self.answered.tobytes()
         if raw != self.told:
-            news.answered.append(new_since(raw, self.told))
-            self.told, full = raw, counts
+            full = together(raw)
+            news.answered.append(full - together(self.told))
+            self.told = raw
         if self._censored is not None:
-            raw, counts = whole(self._censored)
+            raw = self._censored.tobytes()
             if raw != self.told_censored:
-                news.censored.append(new_since(raw, self.told_censored))
+                counts = together(raw)
+                news.censored.append(counts - together(self.told_censored))
                 self.told_censored, full = raw, full | counts
         if self.classes != self.told_classes:
             classes = self.classes[:]

@@ -260,6 +260,23 @@ class Evidence:
             shards.append(self._late)
         return shards
 
+    @property
+    def news(self) -> bool:
+        """Whether a fold may find anything but that time has passed."""
+        return bool(
+            self._left
+            or self._late
+            or self._ended
+            or self.holds.known
+            or any(map(_TELLS, self._all()))
+        )
+
+    def rest(self, now: float) -> Tick:
+        """A tick in which nothing happened."""
+        tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
+        self.take(tick)
+        return tick
+
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
         ages: list[int] = []
@@ -269,15 +286,8 @@ class Evidence:
             ages, resting = self.holds.fold(now, self._late)
         if self._ended:
             self._free(now - self.at)
-        shards = self._all()
-        if not (self._left or self._late or any(map(_TELLS, shards))):
-            started = self._ended_ever - self._started_ever
-            if started <= 0:
-                tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
-                self.take(tick)
-                return tick
         news, self._left = self._left or News(), None
-        for shard in shards:
+        for shard in self._all():
             if shard.tell(news):
                 self._replace(shard)
             if shard.pending:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from brownout._core.cell import Tick
 
 FOLD_SECONDS = 0.1
+REST_SECONDS = 1.0  # an operation in which nothing happens is folded as seldom as that
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
 # until it is named, for every so many of them: so a fold takes no great part of what such calls take.
 AHEAD = 20
@@ -71,7 +72,8 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "last", "name", "stream", "usual",
+        "_ahead", "_news", "_rested", "_rests", "due", "evidence", "gates", "judge", "known", "last",
+        "name", "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +95,8 @@ class Operation:
         self.last: Last | None = None
         self._ahead = -inf
         self._news = 0
+        self._rests = False
+        self._rested = -inf
         self.due = (
             -inf
         )  # from when on a call must look twice: a fold is due, or a gate is not closed
@@ -129,6 +133,7 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
+        self.wake()
         finding = self.judge.told()
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
@@ -150,6 +155,8 @@ class Operation:
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
+        self._rests = False
+        self._rested = -inf
         self.evidence.forget(now)
         self.judge = Judge(now, self.judge.every)
         self.stream = self.judge.join(self.usual.baseline, now)
@@ -158,13 +165,32 @@ class Operation:
 
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
-        self._news = 0
-        self.judged(self.evidence.fold(now))
+        evidence, self._news = self.evidence, 0
+        if self._rests:
+            news = evidence.news
+            if not news and now - evidence.at < REST_SECONDS:
+                self._rested = (
+                    now  # as if it had been folded: but for the time, nothing would change
+                )
+                return
+            self.wake()
+            self._rests = not news
+            if not news:
+                self.judged(evidence.rest(now))
+                return
+        tick = evidence.fold(now)
+        self.judged(tick)
         finding = self.judge.finding
+        self._rests = finding is None and tick.idle and self.judge.rests
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
+
+    def wake(self) -> None:
+        """Take in the time in which nothing happened."""
+        if self._rested > self.evidence.at:
+            self.judged(self.evidence.rest(self._rested))
 
     def judged(self, tick: Tick) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""

@@ -1,1 +1,1 @@
-"""How well the judge names what is wrong: on made-up streams, on real labelled faults, beside others' rules."""
+"""How well the judge names what is wrong: made-up streams, real labelled faults, others' rules beside."""

@@ -27,7 +27,7 @@ _OUTCOMES = {"0": OutcomeClass.SUCCESS, "1": OutcomeClass.SUCCESS, "2": OutcomeC
 
 
 class Fault(NamedTuple):
-    """An injected fault: seconds of its day; `other` is the later one of the two starts it is labelled with."""
+    """An injected fault, in seconds of its day; `other` is the later one of its two labelled starts."""
 
     run: int
     begin: float

@@ -128,7 +128,9 @@ def table(rate: float, told: list[Score]) -> list[str]:
         if not mine:
             continue
         right = sum(score.shares[STATES.index(truth)] for score in mine) / len(mine)
-        detected, named_, over = ([score[column] for score in mine] for column in (1, 2, 3))
+        detected = [score.detected for score in mine]
+        named_ = [score.right for score in mine]
+        over = [score.recovered for score in mine]
         kinds = sorted({score.kind for score in mine})
         lines.append(
             f"{what:30}{truth.name:14}{share_of(detected, 0.5):10.2f}{share_of(detected, 0.95):8.2f}"
@@ -142,6 +144,7 @@ def table(rate: float, told: list[Score]) -> list[str]:
     hours = sum(score.quiet_seconds for score in told) / 3600
     found = sum(isfinite(score.detected) for score in told)
     lines.append(
-        f"found {found} of {len(told)}; alarms before the fault: {sum(s.alarms for s in told)} in {hours:.1f} h"
+        f"found {found} of {len(told)}; alarms before the fault:"
+        f" {sum(s.alarms for s in told)} in {hours:.1f} h"
     )
     return lines

@@ -13,23 +13,22 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
-from brownout._core.evidence import Attempt
-from brownout._core.flow import Call, Options
+from brownout._claim import health_faults
+from brownout._core.flow import Options
 from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
-from brownout._drive import threads
+from brownout._drive import threads, wheel
+from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
-from brownout._drive.context import DEADLINE, ambient
-from brownout._drive.function import check_function, health_faults, is_async, name_of
+from brownout._drive.function import check_function, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
 
     from brownout._core.because import Verdict
     from brownout._core.outcome import Outcome, Shown
@@ -85,6 +84,7 @@ def _forked() -> None:
     """A forked child has its own locks, evidence, permits and gates; what is usual it keeps."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
+    wheel.rest()
     for target in _registry.values():
         target.renew(threading.Lock, clock.now())
     for core in list(_cores):
@@ -104,8 +104,8 @@ class Guard:
     many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
     answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
     classes that are the target's answer, not its failure. `health` is the URL of the target's own health
-    check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
-    that have one, the newest that is still in use is asked for.
+    check (http, https, grpc, grpcs), or a function that returns whether it says ok; `watch()` asks it. Of
+    several guards of one name that have one, the newest that is still in use is asked for.
 
     Raises ConfigurationError with every fault of the arguments at once.
     """
@@ -269,6 +269,15 @@ class Guard:
         with _lock:
             return _crowd.add(name, guard._target, self, guard)  # noqa: SLF001 - our own
 
+    def observe_age(self, seconds: float, *, operation: str = "read") -> None:
+        """Tell how old what was read is: a second latency, "read:age", judged against what is usual of it.
+
+        Where reads are older, the target is DEGRADED, of kind "stale". Raises ValueError for what is no age.
+        """
+        if not (isinstance(seconds, int | float) and 0 <= seconds < inf):
+            raise ValueError(f"observe_age({seconds!r}): give an age in seconds, from 0 on")
+        self._target.observe_age(operation, seconds, threading.get_ident(), clock.now())
+
     @property
     def state(self) -> State | None:
         """What the target is judged to be now; None without evidence."""
@@ -334,65 +343,3 @@ class _PartGuard(Guard):
 
 
 _crowd: Crowd[Guard] = Crowd(_registry)
-
-
-class AttemptBlock:
-    """A block as one attempt; gives the Attempt, so that the block can say what it showed."""
-
-    __slots__ = ("_attempt", "_call", "_core", "_options", "_timer", "_token")
-
-    def __init__(self, core: Core, options: Options) -> None:
-        self._core = core
-        self._options = options
-
-    def _begin(self) -> Attempt:
-        now = clock.now()
-        self._call = Call(self._core, self._options, threading.get_ident(), now, ambient())
-        admitted = self._call.admit(now)
-        if not isinstance(admitted, Attempt):
-            raise admitted
-        if self._options.keep is not None:
-            admitted.keep = self._options.keep
-        self._attempt = admitted
-        return admitted
-
-    def __enter__(self) -> Attempt:
-        attempt = self._begin()
-        self._token = DEADLINE.set(attempt.deadline)
-        return attempt
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._call.settle(self._attempt, error, clock.now())
-        DEADLINE.reset(self._token)
-
-    async def __aenter__(self) -> Attempt:
-        from brownout._drive.aio import Timer, on_a_loop
-
-        on_a_loop()
-        attempt = self._begin()
-        self._timer = Timer(self._core, attempt)
-        try:
-            self._timer.__enter__()
-        except BaseException as error:
-            self._call.settle(attempt, error, clock.now())
-            raise
-        return attempt
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._timer.__exit__(kind, error, trace)
-        except BaseException as ours:
-            error = ours
-            raise
-        finally:
-            self._call.settle(self._attempt, error, clock.now())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from brownout._core.breaker import Gate
     from brownout._core.held import Hold
+    from brownout._core.late import Lateness
 
 GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
@@ -109,11 +110,12 @@ class Shard:
     """
 
     __slots__ = (
-        "_censored", "answered", "classes", "pending", "repeats", "told", "told_censored", "told_classes",
-        "told_waited", "waited",
+        "_censored", "answered", "classes", "late", "pending", "repeats", "told", "told_censored",
+        "told_classes", "told_waited", "waited",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.late: Lateness | None = None  # of its thread, where a loop runs there
         self.pending: dict[Attempt, None] = {}
         self.repeats = 0
         self.classes = [0] * CLASSES
@@ -137,7 +139,7 @@ class Shard:
             del self.pending[attempt]
         except KeyError:
             return False
-        seconds = now - attempt.began - attempt.waited_seconds
+        seconds = self.took(attempt, now)
         if class_ is _SUCCESS:
             self.answered[bucket(seconds)] += 1
         else:
@@ -146,6 +148,11 @@ class Shard:
             self.classes[class_] += 1
         self.waited += attempt.waited_seconds
         return True
+
+    def took(self, attempt: Attempt, now: float) -> float:
+        """How much of the time since an attempt began was the target's."""
+        began = attempt.began + attempt.waited_seconds
+        return now - began - (self.late.lost(began, now) if self.late else 0.0)
 
     @property
     def counts(self) -> list[int]:
@@ -294,7 +301,7 @@ class Evidence:
                 pending = list(shard.pending)
                 at_target = [attempt for attempt in pending if not attempt.queued]
                 queued += len(pending) - len(at_target)
-                ages += [bucket(now - one.began - one.waited_seconds) for one in at_target]
+                ages += [bucket(shard.took(attempt, now)) for attempt in at_target]
         answered, censored = news.pairs()
         classes = news.classes
         classes[_SUCCESS] = sum([count for _, count in answered])

@@ -129,7 +129,7 @@ class Core:
             del shard.pending[attempt]
         except KeyError:
             return False
-        seconds = now - attempt.began - attempt.waited_seconds
+        seconds = shard.took(attempt, now)
         index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if attempt.waited_seconds:

@@ -93,7 +93,18 @@ class Joint:
             else:
                 rows = _own(rows, stream)
         base = lead.usual.baseline
-        told = judged(target, self.name, lead.evidence, base, finding, self.state, rows, None)
+        told = judged(
+            target,
+            self.name,
+            lead.evidence,
+            base,
+            finding,
+            self.state,
+            rows,
+            None,
+            None,
+            lead.usual.hazard(),
+        )
         if finding is None or finding.kind not in _BY_THE_USUAL or len(self.members) == 1:
             return told
         who = " of ".join(value for _, value in lead.stream.labels)

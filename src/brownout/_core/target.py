@@ -6,19 +6,22 @@ It is told the time, and never waits but for its own lock, which is held for ari
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from brownout._core.baseline import DEAD_BAND, MOST_ERRORS
+from brownout._core.age import AGE, AGE_BAND, STALE, no_fresher
+from brownout._core.baseline import DEAD_BAND, check_share
 from brownout._core.because import ENOUGH_CALLS, Claim, Last, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
-from brownout._core.kept import checked
+from brownout._core.kept import Kept, checked
+from brownout._core.late import STALLED_SECONDS, STALLED_SHARE, lost, own, without
 from brownout._core.moment import in_order
+from brownout._core.recent import Latest
+from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
-from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
     from brownout._core.cell import Tick
+    from brownout._core.finding import Finding
 
 FOLD_SECONDS = 0.1
 REST_SECONDS = 1.0  # an operation in which nothing happens is folded as seldom as that
@@ -35,19 +39,10 @@ AHEAD = 20
 AHEAD_SECONDS = 0.01
 AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
+POOL_SECONDS = 0.25  # so long a wait for our own pool, of one that still waits, is our own trouble
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
-
-
-MOST_KEPT = OPERATIONS + 1  # operations of which a predecessor's usual is held ready
-
-
-class Kept(NamedTuple):
-    """What a predecessor knew to be usual (see Usual.told), and the monotonic instant at which it did."""
-
-    told: object
-    at: float
 
 
 class Mutex(Protocol):
@@ -72,8 +67,8 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "_rested", "_rests", "due", "evidence", "gates", "judge", "known", "last",
-        "name", "stream", "usual",
+        "_ahead", "_news", "_rested", "_rests", "aged", "due", "evidence", "gates", "judge", "known", "last",
+        "latest", "name", "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -85,31 +80,42 @@ class Operation:
         false_alarm_every: float = FALSE_ALARM_SECONDS,
         judge: Judge | None = None,
         labels: tuple[tuple[str, str], ...] = (),
+        *,
+        aged: bool = False,
     ) -> None:
         self.name = name
+        self.aged = aged  # what is counted is how old answers were, not how long they took
         self.evidence = Evidence(now)
         self.usual = Usual(timeout, dead_band)
         self.judge = judge or Judge(now, false_alarm_every)
         self.stream = self.judge.join(self.usual.baseline, now, labels)
+        self.latest = Latest()
         self.known = False
         self.last: Last | None = None
         self._ahead = -inf
         self._news = 0
         self._rests = False
         self._rested = -inf
-        self.due = (
-            -inf
-        )  # from when on a call must look twice: a fold is due, or a gate is not closed
-        self.gates: list[
-            ReferenceType[Gate]
-        ] = []  # of every guard that calls it; gone with the guard
+        # From `due` on a call must look twice: a fold is due, or a gate is not closed. A guard's gate goes with it.
+        self.due = -inf
+        self.gates: list[ReferenceType[Gate]] = []
 
     @property
     def state(self) -> State | None:
         """What it is judged to be; None without evidence."""
-        if self.judge.finding is not None:
-            return self.judge.finding.state
+        if self.finding is not None:
+            return self.finding.state
         return State.HEALTHY if self.known else None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the judge found; of ages it is always the same: what is read is stale."""
+        return self._named(self.judge.finding)
+
+    def _named(self, found: Finding | None) -> Finding | None:
+        if found is None or not self.aged:
+            return found
+        return found._replace(state=State.DEGRADED, kind=STALE, load="")
 
     @property
     def calm(self) -> bool:
@@ -134,13 +140,16 @@ class Operation:
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
         self.wake()
-        finding = self.judge.told()
+        finding = self._named(self.judge.told())
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
-        rows = self.judge.recent()
-        return judged(
-            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last
-        )
+        rows, now = self.judge.recent(), self.evidence.at
+        verdict = judged(
+            target, self.name, self.evidence, base, finding, self.state, rows, claim, self.last,
+            usual.hazard() if finding else (),
+        )  # fmt: skip
+        trouble = own(list(self.evidence.shards.values()), now)
+        return verdict.__replace__(recent=self.latest.told(now)).suspecting(trouble)
 
     def relearn(self, now: float, errors: float | None) -> None:
         """Forget what is usual, and what was found against it."""
@@ -160,6 +169,7 @@ class Operation:
         self.evidence.forget(now)
         self.judge = Judge(now, self.judge.every)
         self.stream = self.judge.join(self.usual.baseline, now)
+        self.latest = Latest()
         self.known = False
         self.due = -inf
 
@@ -169,17 +179,20 @@ class Operation:
         if self._rests:
             news = evidence.news
             if not news and now - evidence.at < REST_SECONDS:
-                self._rested = (
-                    now  # as if it had been folded: but for the time, nothing would change
-                )
+                self._rested = now  # as if it had been folded: only time has passed
                 return
             self.wake()
             self._rests = not news
             if not news:
                 self.judged(evidence.rest(now))
                 return
+        before = evidence.at
         tick = evidence.fold(now)
-        self.judged(tick)
+        stalled = lost(list(evidence.shards.values()), before, now)
+        if stalled > STALLED_SHARE * (now - before):  # it says more of us than of the target
+            tick = without(tick, self.usual.baseline)
+        self.latest.add(tick, self.usual.baseline)
+        self.judged(tick, late=stalled > STALLED_SECONDS)
         finding = self.judge.finding
         self._rests = finding is None and tick.idle and self.judge.rests
         for reference in list(self.gates):
@@ -192,17 +205,18 @@ class Operation:
         if self._rested > self.evidence.at:
             self.judged(self.evidence.rest(self._rested))
 
-    def judged(self, tick: Tick) -> None:
+    def judged(self, tick: Tick, *, late: bool = False) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
         if tick.idle and self.judge.rest(tick):
             self.learn(tick)
             return
         for part in in_order(tick):
-            self.judge.step([(self.stream, part)], tick.together)
-            self.learn(part)
+            seen = no_fresher(part, self.usual.baseline) if self.aged else part
+            self.judge.step([(self.stream, seen)], tick.together)
+            self.learn(part, late=late)
 
-    def learn(self, tick: Tick) -> None:
-        """Learn from a tick that has been judged, if nothing is suspicious."""
+    def learn(self, tick: Tick, *, late: bool = False) -> None:
+        """Learn from a tick that has been judged, if nothing is suspicious; not if we were late ourselves."""
         if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
             self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
         # Half as many keep what was known: a target called at just that rate would flicker.
@@ -211,7 +225,10 @@ class Operation:
         self.known = enough and (self.known or not self.judge.suspicious)
         ill = self.judge.finding is not None
         closed, self.evidence.closed = self.evidence.closed, None
-        self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
+        if late:
+            self.usual.skip(closed)
+        else:
+            self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
         self.judge.rebase(self.stream, self.usual.baseline, tick.at)
         if (ill or self.known) and (tick.ages or any(tick.classes)):
             self.last = Last(self.state, tick.at)
@@ -264,6 +281,21 @@ class Target:
             new.hear(kept, now)
         return self.operations.setdefault(name, new)
 
+    def observe_age(self, name: str, age: float, thread: int, now: float) -> None:
+        """Count how old an answer of an operation was: a second latency, with a usual of its own."""
+        name = f"{name}{AGE}"
+        found = self.operations.get(name)
+        if found is None:
+            if len(self.operations) >= OPERATIONS:
+                name = f"{OTHER}{AGE}"
+            new = Operation(name, inf, now, AGE_BAND, self.false_alarm_every, aged=True)
+            if (kept := self.kept.get(name)) is not None:
+                new.hear(kept, now)
+            found = self.operations.setdefault(name, new)
+        found.evidence.shard(thread).answered[bucket(age)] += 1
+        if now >= self.next_fold:
+            self.tick(now)
+
     def hear(self, operation: str, kept: Kept, now: float) -> bool:
         """Take over what a predecessor knew to be usual, now or when the operation is first called.
 
@@ -271,7 +303,7 @@ class Target:
         """
         checked(kept.told)
         with self._mutex:
-            if len(self.kept) >= MOST_KEPT:
+            if len(self.kept) > OPERATIONS:
                 return False
             self.kept[operation] = kept
             if (known := self.operations.get(operation)) is not None:
@@ -281,16 +313,14 @@ class Target:
     def told(self) -> dict[str, dict[str, Any] | None]:
         """What is usual of each operation, for a successor; None where that is to be forgotten."""
         with self._mutex:
-            every = [(name, one.usual) for name, one in self.operations.items()]
-            known = [(name, usual.told(), usual.anew) for name, usual in every]
+            known = [
+                (name, one.usual.told(), one.usual.anew) for name, one in self.operations.items()
+            ]
         return {name: told for name, told, anew in known if told is not None or anew}
 
     def relearn(self, now: float, operation: str | None, errors: float | None) -> None:
         """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
-        if errors is not None and not 0 <= errors <= MOST_ERRORS:
-            raise ConfigurationError(
-                f"{self.name}: relearn(errors={errors!r}): give a share of calls from 0 to {MOST_ERRORS}"
-            )
+        check_share(self.name, errors)
         with self._mutex:
             for name, known in self.operations.items():
                 if operation in {None, name}:
@@ -301,7 +331,8 @@ class Target:
     @property
     def calls(self) -> int:
         """First attempts ever admitted, over all operations."""
-        return sum(operation.evidence.calls for operation in list(self.operations.values()))
+        every = list(self.operations.values())
+        return sum(operation.evidence.calls for operation in every if not operation.aged)
 
     def tick(self, now: float, news: Operation | None = None) -> None:
         """Fold if the last fold is long enough ago and nobody else is folding.

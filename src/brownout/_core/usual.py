@@ -159,6 +159,12 @@ class Usual:
         if early is not None and self._early is early and early.ready():
             self.baseline = fit(early.seen(), self.timeout, self.dead_band, self.pinned, early=True)
 
+    def skip(self, closed: Closed | None) -> None:
+        """A tick says more of ourselves than of the target: the cell that is open will not be learned."""
+        if closed is not None and not self._tainted:
+            self._hold(closed)
+        self._tainted = True
+
     def _hold(self, closed: Closed) -> None:
         if self._quarantine and self._quarantine[-1].calls < CELL_CALLS:
             cell = self._quarantine.pop().open()

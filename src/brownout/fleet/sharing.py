@@ -18,8 +18,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from brownout import _guard, _watch
+from brownout._core.kept import Kept
 from brownout._core.state import State, at_least
-from brownout._core.target import Kept
 from brownout._core.view import Observer
 from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError
@@ -39,10 +39,12 @@ END_SECONDS = 1.0  # what the last write may cost the end of the process
 PRUNE_EVERY = 30  # writes
 USUAL_EVERY = 30  # writes: what is usual changes slowly
 MOST_TARGETS = 256
+MOST_ZONE = 63  # characters
+NO_ZONE = "give 1 to 63 printable characters, without | or comma, such as zone-a"
 MOST_CHANGES = 1000  # waiting to be written
 
 
-def observer(*, wall: float) -> Observer:
+def observer(*, wall: float, zone: str | None = None) -> Observer:
     """Who this process is, as others see it: nothing in it is secret or random."""
     program = (
         os.path.realpath(sys.argv[0])
@@ -56,7 +58,7 @@ def observer(*, wall: float) -> Observer:
     return Observer(
         id=f"{wire.clean(host)}/{pid}/{wall:.6f}",
         name=wire.clean(name) or "python",
-        zone=wire.clean(os.environ.get("BROWNOUT_ZONE", "")),
+        zone=_zone() if zone is None else zone,
         host=wire.clean(host),
         pid=pid,
         started=wall,
@@ -64,15 +66,38 @@ def observer(*, wall: float) -> Observer:
     )
 
 
+def _zone() -> str:
+    """What BROWNOUT_ZONE says; what is no name of a zone is none, and the log says so."""
+    told = os.environ.get("BROWNOUT_ZONE", "")
+    if not told or is_zone(told):
+        return told
+    _watch.log.warning("BROWNOUT_ZONE: %s; this observer has no zone", NO_ZONE)
+    return ""
+
+
+def is_zone(name: object) -> bool:
+    """Whether it may name a zone: it is shown, and stands in "zone-a | cache"."""
+    if not isinstance(name, str) or not 0 < len(name) <= MOST_ZONE:
+        return False
+    return name.isprintable() and name == name.strip() and not set(name) & set("|,")
+
+
 class Sharing:
     """One process's writer: its thread, what waits to be written, and what is wrong with the file."""
 
-    def __init__(self, path: str, *, open_file: Callable[[str], File] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        zone: str | None = None,
+        open_file: Callable[[str], File] | None = None,
+    ) -> None:
         self.path = path
+        self.zone = zone
         self.trouble = ""  # what is wrong with the file; "" while it works
         self.file: File | None = None
         self._open_file = open_file
-        self._who = observer(wall=time.time())
+        self._who = observer(wall=time.time(), zone=zone)
         self._changes: deque[wire.Told] = deque()
         self._lost = 0
         self._until_prune = 0
@@ -82,6 +107,11 @@ class Sharing:
         self._wake = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="brownout-fleet", daemon=True)
+
+    @property
+    def where(self) -> str:
+        """The zone of this observer; "" if nobody has said."""
+        return self._who.zone
 
     def start(self) -> None:
         """Start the writer's thread, and the judge's."""
@@ -263,8 +293,10 @@ _current: list[Sharing] = []  # at most one
 _refused: list[str] = []  # what BROWNOUT_FLEET named in vain, and was told of
 
 
-def share(path: str | os.PathLike[str]) -> None:
+def share(path: str | os.PathLike[str], zone: str | None = None) -> None:
     """As `brownout.share`."""
+    if zone is not None and not is_zone(zone):
+        raise ConfigurationError(f"share(zone={zone!r:.80}): {NO_ZONE}")
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name or "://" in name:
         raise ConfigurationError(
@@ -278,8 +310,13 @@ def share(path: str | os.PathLike[str]) -> None:
                 raise ConfigurationError(
                     f"share({path!r}): this process shares into {shared} already; one is enough"
                 )
+            if zone is not None and zone != _current[0].where:
+                raise ConfigurationError(
+                    f"share(zone={zone!r}): this process shares as one of zone {_current[0].where!r}"
+                    " already; say it the first time"
+                )
             return
-        sharing = Sharing(name)
+        sharing = Sharing(name, zone=zone)
         _current.append(sharing)
     sharing.start()
 
@@ -317,7 +354,7 @@ def _after_fork(clean: bool) -> None:  # noqa: FBT001 - what fork.around calls
         _current.clear()
         _watch.forget(sharing.hear)
         if clean:
-            share(sharing.path)
+            share(sharing.path, sharing.zone)
         else:
             _watch.log.warning(
                 "forked while the fleet file %s was written: this child shares nothing",

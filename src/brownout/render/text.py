@@ -12,7 +12,7 @@ from math import isinf, nan
 from typing import TYPE_CHECKING
 
 from brownout._core.state import State
-from brownout._core.view import absence
+from brownout._core.view import absence, blame_sentence, scope_sentence
 from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, style, width, wrap
 from brownout.render.faults import MARK
 
@@ -173,6 +173,13 @@ class _Layout:
                 f" Seen by {row.seen_by} of {row.observers} observers, told by {row.observer.name}."
             )
         lines = wrap(text, self.columns - 8)
+        said = "its own health check said ok" in row.because
+        told = ["" if said else row.contradiction_because, blame_sentence(row)]
+        told[1:1] = [scope_sentence(row)] if row.scope.kind else []
+        for sentence in told:
+            lines += (
+                wrap(f"{sentence[0].upper()}{sentence[1:]}.", self.columns - 8) if sentence else []
+            )
         for one in row.stale:
             lines += wrap(f"Not counted: {absence(one.observer, at)}.", self.columns - 8)
         return [" " * 7 + text for text in lines]

@@ -96,7 +96,7 @@ class Operation:
         self._news = 0
         self._rests = False
         self._rested = -inf
-        # From `due` on a call must look twice: a fold is due, or a gate is not closed. A gate goes with its guard.
+        # From `due` on a call must look twice: a fold is due, or a gate is not closed.
         self.due = -inf
         self.gates: list[ReferenceType[Gate]] = []
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, LOWEST_OCTAVE, PER_OCTAVE, bucket, middle
+from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,14 @@ def cold(timeout: float, errors: float | None = None) -> Baseline:
         0, 0.0, 0.0, 0.0, thresholds, silent_after, TAILS, TAILS, level, level,
         failing, overload, refused, silent,
     )  # fmt: skip
+
+
+def check_share(target: str, errors: float | None) -> None:
+    """Raise ConfigurationError if that is no share of calls that may be pinned."""
+    if errors is not None and not 0 <= errors <= MOST_ERRORS:
+        raise ConfigurationError(
+            f"{target}: relearn(errors={errors!r}): give a share of calls from 0 to {MOST_ERRORS}"
+        )
 
 
 class Seen(NamedTuple):

@@ -173,14 +173,16 @@ class Judge:
             self._alarm(threshold, tick.at)
         return self.finding
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is suspicious, nobody waits, and there is room for all that may come."""
+        if not (self._bank.calm and self._sure.full and self._slow.full):
+            return False
+        return self.finding is None and all(stream.rests for stream in self.streams)
+
     def rest(self, tick: Tick) -> bool:
         """Whether a tick in which nothing happened is of no account, so that `step` need not look at it."""
-        if (
-            not (self._bank.calm and self._sure.full and self._slow.full)
-            or self.finding is not None
-        ):
-            return False
-        if not all(stream.rests for stream in self.streams):
+        if not self.rests:
             return False
         self._seconds += tick.seconds
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)

@@ -1,9 +1,10 @@
 """What judging costs: `python -m bench.diagnosis.cost`.
 
-A fold and the judgement of what it found, in microseconds of CPU time of this process: the least of some
-rounds; the time of the same loop without folding is taken off. Calls are counted in the shard of one
-thread as a guard does it. Then the bytes of one operation after ten minutes of calls, all that belongs
-to it counted (its thread's shard as well), but not the tables that operations share.
+A fold and the judgement of what it found, in microseconds, on average over five seconds of ticks (in which
+one cell closes): the least of many such rounds, because others use this machine as well. Calls are
+counted in the shard of one thread, as a guard does it. Then the bytes of one operation after five minutes
+of calls, all that belongs to it counted (its thread's shard as well), but not the tables that operations
+share.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import gc
 import time
 import tracemalloc
-from math import inf
 from typing import TYPE_CHECKING
 
 from bench.diagnosis.healthy import Calls, calls
@@ -26,7 +26,9 @@ RATES = (0.1, 1, 10, 100, 1000, 10_000)
 TARGETS = 1000
 SUSPICIOUS = 50
 LEARNED_SECONDS = 300.0
-TICKS = 200
+MANY_SECONDS = 20.0  # that a thousand targets are called before it is measured
+MANY_TICKS = 20
+TICKS = 50  # five seconds: in each of them a cell is closed
 
 
 def counted(made: Calls, ticks: int) -> list[list[int]]:
@@ -50,37 +52,42 @@ class Load:
         while self.tick * FOLD_SECONDS < learned:
             self.run(1)
 
-    def run(self, ticks: int, *, fold: bool = True) -> None:
-        """Count so many ticks' calls, and fold them."""
+    def count(self, tick: int) -> None:
+        """Count a tick's calls."""
+        for shard, stream in zip(self.shards, self.streams, strict=True):
+            answered = shard.answered
+            for index in stream[tick % len(stream)]:
+                answered[index] += 1
+
+    def run(self, ticks: int) -> float:
+        """Count so many ticks' calls, and fold them; the seconds that the folds took."""
+        spent = 0.0
         for _ in range(ticks):
             now = (self.tick + 1) * FOLD_SECONDS
-            for operation, shard, stream in zip(
-                self.operations, self.shards, self.streams, strict=True
-            ):
-                answered = shard.answered
-                for index in stream[self.tick % len(stream)]:
-                    answered[index] += 1
-                if fold:
-                    operation.fold(now)
+            self.count(self.tick)
+            began = time.perf_counter()
+            for operation in self.operations:
+                operation.fold(now)
+            spent += time.perf_counter() - began
             self.tick += 1
+        return spent
 
-    def cost(self, rounds: int, ticks: int = TICKS) -> float:
-        """CPU seconds of a tick of all operations, without the loop around it."""
-        folded = bare = inf
+    def cost(self, rounds: int, ticks: int) -> float:
+        """Seconds of a tick of all operations: the least of so many rounds."""
+        return min(self.run(ticks) / ticks for _ in range(rounds))
+
+    def share(self, rounds: int, ticks: int) -> float:
+        """The share of a core that all operations take: CPU time, the least of so many rounds."""
+        least = 1e9
         for _ in range(rounds):
+            counted = self.tick
             began = time.process_time()
             self.run(ticks)
-            folded = min(folded, time.process_time() - began)
-        before = self.tick
-        for _ in range(rounds):
+            folded = time.process_time() - began
             began = time.process_time()
-            self.run(ticks, fold=False)
-            bare = min(bare, time.process_time() - began)
-        self.tick = before
-        for operation in self.operations:
-            operation.evidence.forget(before * FOLD_SECONDS)
-        self.shards = [operation.evidence.shard(1) for operation in self.operations]
-        return max(0.0, folded - bare) / ticks
+            self.count(counted)
+            least = min(least, folded - ticks * (time.process_time() - began))
+        return least / ticks / FOLD_SECONDS
 
 
 def stream(rate: float, seconds: float, seed: int) -> list[list[int]]:
@@ -96,7 +103,7 @@ def one_operation(rounds: int) -> None:
     for rate in RATES:
         seconds = max(60.0, min(600.0, 2000 / rate))
         load = Load([stream(rate, seconds, 1)], min(LEARNED_SECONDS, seconds))
-        tick = load.cost(rounds) * 1e6
+        tick = load.cost(rounds, TICKS) * 1e6
         print(f"| {rate:g} | {tick:.1f} | {tick / (rate * FOLD_SECONDS):.2f} |", flush=True)
 
 
@@ -104,8 +111,8 @@ def many(rounds: int, what: str, rates: Sequence[float]) -> None:
     """The share of a core that so many targets take, ten times a second."""
     known = {rate: [stream(rate, 120.0, seed) for seed in range(10)] for rate in set(rates)}
     streams = [known[rate][n % 10] for n, rate in enumerate(rates)]
-    load = Load(streams, 30.0)
-    share = load.cost(rounds, 20) / FOLD_SECONDS
+    load = Load(streams, MANY_SECONDS)
+    share = load.share(rounds, MANY_TICKS)
     print(f"| {what} | {100 * share:.1f} % |", flush=True)
 
 
@@ -135,14 +142,14 @@ def memory() -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.diagnosis.cost", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--only", choices=("one", "many", "memory"))
     options = parser.parse_args()
     gc.disable()
     if options.only in {None, "one"}:
         one_operation(options.rounds)
     if options.only in {None, "many"}:
-        rounds = max(2, options.rounds // 2)
+        rounds = max(2, options.rounds // 10)
         print("\n| 1,000 targets, ten times a second | of a core |\n|---|---|")
         quiet = TARGETS - SUSPICIOUS
         many(rounds, "none is called", [0.0] * TARGETS)

@@ -10,8 +10,9 @@ import pytest
 
 from brownout import OutcomeClass, State
 from brownout._core.cell import CLASSES, Cell, Closed, Tick
+from brownout._core.kept import Kept
 from brownout._core.sketch import bucket
-from brownout._core.target import Kept, Target
+from brownout._core.target import Target
 from brownout._core.usual import OLDEST_SECONDS, Usual
 from brownout.errors import ConfigurationError
 from tests.core.test_judge import FAIL, OK, Stream, healthy, slower, some

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brownout import Guard, _guard
-from brownout._core.target import Kept
+from brownout._core.kept import Kept
 from brownout._core.usual import OLDEST_SECONDS
 from brownout._drive.clock import clock
 from brownout.fleet import usual

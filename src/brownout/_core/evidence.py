@@ -21,8 +21,7 @@ from brownout._core.sketch import (
     HALF_FULL,
     NOTHING,
     bucket,
-    new_since,
-    whole,
+    together,
     zeros,
 )
 
@@ -179,14 +178,16 @@ class Shard:
     def tell(self, news: News) -> bool:
         """Add to `news` what the last fold has not seen; whether one of the counts is half full."""
         full = 0
-        raw, counts = whole(self.answered)
+        raw = self.answered.tobytes()
         if raw != self.told:
-            news.answered.append(new_since(raw, self.told))
-            self.told, full = raw, counts
+            full = together(raw)
+            news.answered.append(full - together(self.told))
+            self.told = raw
         if self._censored is not None:
-            raw, counts = whole(self._censored)
+            raw = self._censored.tobytes()
             if raw != self.told_censored:
-                news.censored.append(new_since(raw, self.told_censored))
+                counts = together(raw)
+                news.censored.append(counts - together(self.told_censored))
                 self.told_censored, full = raw, full | counts
         if self.classes != self.told_classes:
             classes = self.classes[:]
@@ -266,6 +267,23 @@ class Evidence:
             shards.append(self._late)
         return shards
 
+    @property
+    def news(self) -> bool:
+        """Whether a fold may find anything but that time has passed."""
+        return bool(
+            self._left
+            or self._late
+            or self._ended
+            or self.holds.known
+            or any(map(_TELLS, self._all()))
+        )
+
+    def rest(self, now: float) -> Tick:
+        """A tick in which nothing happened."""
+        tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
+        self.take(tick)
+        return tick
+
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
         ages: list[int] = []
@@ -275,15 +293,8 @@ class Evidence:
             ages, resting = self.holds.fold(now, self._late)
         if self._ended:
             self._free(now - self.at)
-        shards = self._all()
-        if not (self._left or self._late or any(map(_TELLS, shards))):
-            started = self._ended_ever - self._started_ever
-            if started <= 0:
-                tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
-                self.take(tick)
-                return tick
         news, self._left = self._left or News(), None
-        for shard in shards:
+        for shard in self._all():
             if shard.tell(news):
                 self._replace(shard)
             if shard.pending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from brownout._core.baseline import MOST_ERRORS, TAILS
 from brownout._core.cell import CLASSES
@@ -13,6 +13,13 @@ VERSION = 1  # of what is kept
 BLOCKS = 4  # numbers of the restlessness
 ANCHORS = len(TAILS) + 1  # and of the ratchet
 LEAST_CALLS = 80
+
+
+class Kept(NamedTuple):
+    """What a predecessor knew to be usual (see Usual.told), and the monotonic instant at which it did."""
+
+    told: object
+    at: float
 
 
 def checked(told: object) -> dict[str, Any]:

@@ -45,9 +45,14 @@ class Rows:
 
     def add(self, row: Row) -> None:
         """Another tick."""
-        if len(self._last) >= MOST:
-            del self._last[0]
-        self._last.append(row)
+        last = self._last
+        if last and row.tick.idle and last[-1].tick.idle:
+            told = row.tick._replace(seconds=last[-1].tick.seconds + row.tick.seconds)
+            last[-1] = row._replace(tick=told)
+        else:
+            last.append(row)
+        if len(last) > MOST:
+            del last[0]
         crowd, oldest = self._crowd, row.tick.at - MOMENT_SECONDS
         while crowd and crowd[0][0] < oldest:
             del crowd[0]

@@ -69,15 +69,12 @@ def least(index: int) -> float:
     return _LEAST[index]
 
 
-def whole(counts: array[int]) -> tuple[bytes, int]:
-    """All counts as bytes, and as one number of which each is 32 bits."""
-    raw = counts.tobytes()
-    return raw, int.from_bytes(raw, byteorder)
+def together(raw: bytes) -> int:
+    """The bytes of all counts as one number, 32 bits for each.
 
-
-def new_since(raw: bytes, before: bytes) -> int:
-    """What was counted since: no count ever falls, so one subtraction does it for all of them."""
-    return int.from_bytes(raw, byteorder) - int.from_bytes(before, byteorder)
+    No count ever falls, so one subtraction tells for all of them what was counted since.
+    """
+    return int.from_bytes(raw, byteorder)
 
 
 def widen(narrow: int) -> int:

@@ -6,23 +6,22 @@ It is told the time, and never waits but for its own lock, which is held for ari
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from brownout._core.age import AGE, AGE_BAND, STALE, no_fresher
-from brownout._core.baseline import DEAD_BAND, MOST_ERRORS
+from brownout._core.baseline import DEAD_BAND, check_share
 from brownout._core.because import ENOUGH_CALLS, Claim, Last, Verdict, judged
 from brownout._core.breaker import CLOSED, Gate
 from brownout._core.budget import Budget
 from brownout._core.evidence import Evidence
 from brownout._core.judge import FALSE_ALARM_SECONDS, Judge
-from brownout._core.kept import checked
+from brownout._core.kept import Kept, checked
 from brownout._core.late import STALLED_SECONDS, STALLED_SHARE, lost, own, without
 from brownout._core.moment import in_order
 from brownout._core.recent import Latest
 from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
 from brownout._core.usual import Usual
-from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,28 +32,17 @@ if TYPE_CHECKING:
     from brownout._core.finding import Finding
 
 FOLD_SECONDS = 0.1
+REST_SECONDS = 1.0  # an operation in which nothing happens is folded as seldom as that
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
 # until it is named, for every so many of them: so a fold takes no great part of what such calls take.
 AHEAD = 20
 AHEAD_SECONDS = 0.01
 AHEAD_CALLS = 16
 TOGETHER = 3  # but only once for so many calls in flight
-POOL_SECONDS = (
-    0.25  # a wait for our own pool, of one that still waits, that is told as our own trouble
-)
+POOL_SECONDS = 0.25  # so long a wait for our own pool, of one that still waits, is our own trouble
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
 THREADS = 16  # more shards than these are looked through for threads that have ended
-
-
-MOST_KEPT = OPERATIONS + 1  # operations of which a predecessor's usual is held ready
-
-
-class Kept(NamedTuple):
-    """What a predecessor knew to be usual (see Usual.told), and the monotonic instant at which it did."""
-
-    told: object
-    at: float
 
 
 class Mutex(Protocol):
@@ -79,8 +67,8 @@ class Operation:
     """One kind of call of a target: its evidence, its usual, its judge."""
 
     __slots__ = (
-        "_ahead", "_news", "aged", "due", "evidence", "gates", "judge", "known", "last", "latest", "name",
-        "stream", "usual",
+        "_ahead", "_news", "_rested", "_rests", "aged", "due", "evidence", "gates", "judge", "known", "last",
+        "latest", "name", "stream", "usual",
     )  # fmt: skip
 
     def __init__(
@@ -106,12 +94,11 @@ class Operation:
         self.last: Last | None = None
         self._ahead = -inf
         self._news = 0
-        self.due = (
-            -inf
-        )  # from when on a call must look twice: a fold is due, or a gate is not closed
-        self.gates: list[
-            ReferenceType[Gate]
-        ] = []  # of every guard that calls it; gone with the guard
+        self._rests = False
+        self._rested = -inf
+        # From `due` on a call must look twice: a fold is due, or a gate is not closed.
+        self.due = -inf
+        self.gates: list[ReferenceType[Gate]] = []
 
     @property
     def state(self) -> State | None:
@@ -152,6 +139,7 @@ class Operation:
 
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
+        self.wake()
         finding = self._named(self.judge.told())
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
@@ -176,6 +164,8 @@ class Operation:
 
     def forget(self, now: float) -> None:
         """Forget all but what is usual, after a fork."""
+        self._rests = False
+        self._rested = -inf
         self.evidence.forget(now)
         self.judge = Judge(now, self.judge.every)
         self.stream = self.judge.join(self.usual.baseline, now)
@@ -185,19 +175,35 @@ class Operation:
 
     def fold(self, now: float) -> None:
         """Take in what is new, judge it, and learn from it if nothing is suspicious."""
-        self._news = 0
-        before = self.evidence.at
-        tick = self.evidence.fold(now)
-        stalled = lost(list(self.evidence.shards.values()), before, now)
+        evidence, self._news = self.evidence, 0
+        if self._rests:
+            news = evidence.news
+            if not news and now - evidence.at < REST_SECONDS:
+                self._rested = now  # as if it had been folded: only time has passed
+                return
+            self.wake()
+            self._rests = not news
+            if not news:
+                self.judged(evidence.rest(now))
+                return
+        before = evidence.at
+        tick = evidence.fold(now)
+        stalled = lost(list(evidence.shards.values()), before, now)
         if stalled > STALLED_SHARE * (now - before):  # it says more of us than of the target
             tick = without(tick, self.usual.baseline)
         self.latest.add(tick, self.usual.baseline)
         self.judged(tick, late=stalled > STALLED_SECONDS)
         finding = self.judge.finding
+        self._rests = finding is None and tick.idle and self.judge.rests
         for reference in list(self.gates):
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
+
+    def wake(self) -> None:
+        """Take in the time in which nothing happened."""
+        if self._rested > self.evidence.at:
+            self.judged(self.evidence.rest(self._rested))
 
     def judged(self, tick: Tick, *, late: bool = False) -> None:
         """Judge a tick that is in the window, and learn from it if nothing is suspicious."""
@@ -297,7 +303,7 @@ class Target:
         """
         checked(kept.told)
         with self._mutex:
-            if len(self.kept) >= MOST_KEPT:
+            if len(self.kept) > OPERATIONS:
                 return False
             self.kept[operation] = kept
             if (known := self.operations.get(operation)) is not None:
@@ -307,16 +313,14 @@ class Target:
     def told(self) -> dict[str, dict[str, Any] | None]:
         """What is usual of each operation, for a successor; None where that is to be forgotten."""
         with self._mutex:
-            every = [(name, one.usual) for name, one in self.operations.items()]
-            known = [(name, usual.told(), usual.anew) for name, usual in every]
+            known = [
+                (name, one.usual.told(), one.usual.anew) for name, one in self.operations.items()
+            ]
         return {name: told for name, told, anew in known if told is not None or anew}
 
     def relearn(self, now: float, operation: str | None, errors: float | None) -> None:
         """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
-        if errors is not None and not 0 <= errors <= MOST_ERRORS:
-            raise ConfigurationError(
-                f"{self.name}: relearn(errors={errors!r}): give a share of calls from 0 to {MOST_ERRORS}"
-            )
+        check_share(self.name, errors)
         with self._mutex:
             for name, known in self.operations.items():
                 if operation in {None, name}:

@@ -18,8 +18,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from brownout import _guard, _watch
+from brownout._core.kept import Kept
 from brownout._core.state import State, at_least
-from brownout._core.target import Kept
 from brownout._core.view import Observer
 from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import brownout
+import brownout.behind
 import brownout.ext.asgi
+import brownout.ext.behind
 import brownout.ext.httpx
 import brownout.ledger
 import brownout.testing
@@ -28,8 +30,8 @@ from brownout._core.state import MOVES
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Adapter", "AsyncInterceptor", "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard",
-    "Interceptor", "Ledger", "Once", "Outcomes", "Retry", "Transport", "deadline",
+    "Adapter", "AsyncInterceptor", "Behind", "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find",
+    "Guard", "Interceptor", "Ledger", "Once", "Outcomes", "Positions", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
 CLIENTS = ("aiohttp", "asyncpg", "grpc", "psycopg", "redis", "requests", "sqlalchemy", "urllib3")
 VERBS = (
@@ -97,6 +99,9 @@ def api() -> str:
         lines += entry(name, getattr(brownout, name))
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
+    for module in (brownout.behind, brownout.ext.behind):
+        for name in module.__all__:
+            lines += entry(f"{module.__name__}.{name}", getattr(module, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
     for module in CLIENTS:
         lines += client(module)

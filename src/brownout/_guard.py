@@ -13,16 +13,17 @@ from math import inf
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from weakref import WeakSet
 
+from brownout._claim import health_faults
 from brownout._core.flow import Options
 from brownout._core.guard import Core
 from brownout._core.policy import Breaker, Policy, Retry
 from brownout._core.state import State, at_least
 from brownout._core.target import Target
 from brownout._crowd import Crowd
-from brownout._drive import threads
+from brownout._drive import threads, wheel
 from brownout._drive.block import AttemptBlock
 from brownout._drive.clock import clock
-from brownout._drive.function import check_function, health_faults, is_async, name_of
+from brownout._drive.function import check_function, is_async, name_of
 from brownout._drive.hold import keeper
 from brownout.errors import ConfigurationError
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from brownout._core.because import Verdict
     from brownout._core.journal import Journal
     from brownout._core.ledger import Asker
+    from brownout._core.operation import Operation
     from brownout._core.outcome import Outcome, Shown
-    from brownout._core.target import Operation
     from brownout._unknown import Unknowns
 
 P = ParamSpec("P")
@@ -46,9 +47,7 @@ _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
 on_target: list[Callable[[Target, Core], None]] = []
-open_journal: list[
-    Callable[[str], Journal]
-] = []  # what opens the journal of a URL, hung in from above
+open_journal: list[Callable[[str], Journal]] = []  # by its URL; hung in from above
 
 
 def targets() -> list[Target]:
@@ -89,6 +88,7 @@ def _forked() -> None:
     """A forked child has its own locks, evidence, permits and gates; what is usual it keeps."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
+    wheel.rest()
     for target in _registry.values():
         target.renew(threading.Lock, clock.now())
     for core in list(_cores):
@@ -108,13 +108,14 @@ class Guard:
     many attempts may be in flight; `fallback` is called with the call's arguments when the call can't be
     answered otherwise. `idempotent` says that repeating a call does no harm; `answers` are exception
     classes that are the target's answer, not its failure. `health` is the URL of the target's own health
-    check, or a function that returns whether it says ok; `watch()` asks it. Of several guards of one name
-    that have one, the newest that is still in use is asked for.
+    check (http, https, grpc, grpcs), or a function that returns whether it says ok; `watch()` asks it. Of
+    several guards of one name that have one, the newest that is still in use is asked for.
 
     `ask` is whom to ask what became of a call with a key: a Ledger, Outcomes(url), or a function that looks
     it up (`brownout.ledger.Find`). `journal` is a file, "sqlite:///unknown.db": calls with a key are written
     down before they are sent, and struck out when their outcome is certain. Trouble with it is logged, and
-    fails no call.
+    fails no call. `dead_band` is what slowness is material, as a share of the usual and in seconds, whichever
+    is more (default 0.25, 0.001); `false_alarm_every` how seldom the judge may cry wolf (default 86,400 s).
 
     Raises ConfigurationError with every fault of the arguments at once.
     """
@@ -135,20 +136,13 @@ class Guard:
         health: str | Callable[[], bool] | None = None,
         ask: Asker | Callable[[str], Any] | None = None,
         journal: str | Journal | None = None,
+        dead_band: tuple[float, float] | None = None,
+        false_alarm_every: float | None = None,
     ) -> None:
         self.policy = Policy(
-            target,
-            timeout,
-            retry,
-            breaker,
-            limit,
-            fallback,
-            idempotent,
-            answers,
-            health,
-            ask,
-            journal,
-        )
+            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health,
+            ask, journal, dead_band, false_alarm_every,
+        )  # fmt: skip
         faults = health_faults(health)
         self._unknowns: Unknowns | None = None
         if ask is not None or journal is not None:
@@ -161,6 +155,8 @@ class Guard:
         if timeout < inf:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
+        self._target.dead_band = dead_band or self._target.dead_band
+        self._target.false_alarm_every = false_alarm_every or self._target.false_alarm_every
         self._core = Core(self.policy, self._target, threading.Lock, _chance)
         _cores.add(self._core)
         for tell in on_target:
@@ -259,8 +255,8 @@ class Guard:
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
 
-        For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
-        A cancel and KeyboardInterrupt are settled, then raised.
+        For an async function it is to be awaited. No fallback is used: it would hide what is known. A cancel
+        and KeyboardInterrupt are settled, then raised.
         """
         options = self._options(fn, operation, idempotent, classify, key=key, fallback=None)
         call: Callable[..., Any] = threads.outcome
@@ -277,9 +273,8 @@ class Guard:
 
         Succeeded: it was done, and `value` is what was answered (a ledger's Reply, of whatever status).
         Failed: it never happened and never will. In the last part of the time what has not begun is voided,
-        unless `give_up="keep"`. What stays unknown is an OutcomeUnknown that says why. An outcome that is
-        not unknown is returned as it is. The ambient deadline holds; one asks at a time for a key. Raises
-        ConfigurationError without `ask`, ValueError for an outcome without a key.
+        unless `give_up="keep"`. What stays unknown is an OutcomeUnknown that says why; what is certain is
+        returned as it is. Raises ConfigurationError without `ask`, ValueError without a key.
         """
         return self._settles().resolve(self._core, outcome, within=within, give_up=give_up)
 
@@ -290,10 +285,10 @@ class Guard:
         return await self._settles().aresolve(self._core, outcome, within=within, give_up=give_up)
 
     def unknowns(self) -> list[Outcome[Any]]:
-        """The unknown outcomes of this target in the journal, also an earlier process's, to be resolved.
+        """The unknown outcomes of this target in the journal, an earlier process's too, the oldest first.
 
-        The oldest first, and none that is called or settled at this moment. Raises ConfigurationError without
-        a journal, BrownoutError if it can't be read.
+        None that is being called or settled. Raises ConfigurationError without a journal, BrownoutError if it
+        can't be read.
         """
         return self._settles().listed()
 
@@ -313,27 +308,31 @@ class Guard:
     def per(self, part: str) -> Guard:
         """The guard of one part of the target, of one host say: the same policies, and all else its own.
 
-        Its target is "name/part". Any number may be asked for: of all targets 1,024 are kept, and the part
-        asked for longest ago is dropped, never one with calls in flight. So ask anew for each call. Where
-        all have calls in flight, it is this guard itself. Raises ConfigurationError if `part` can't be part
-        of a name.
+        Its target is "name/part". Ask anew for each call: of all targets 1,024 are kept, and the part asked
+        for longest ago is dropped, never one with calls in flight; where all have some, it is this guard
+        itself. Raises ConfigurationError if `part` can't be part of a name.
         """
         name = f"{self.policy.target}/{part}"
         with _lock:
             found = _crowd.find(name, self)
         if found is not None:
             return found
-        policy: dict[str, Any] = {
-            **vars(self.policy),
-            "target": name,
-            "health": None,
-        }  # the whole's
+        own: dict[str, Any] = {"target": name, "health": None}  # that is the whole's
         try:
-            guard = _PartGuard(**policy)
+            guard = _PartGuard(**{**vars(self.policy), **own})
         except _TooMany:
             return self
         with _lock:
             return _crowd.add(name, guard._target, self, guard)  # noqa: SLF001 - our own
+
+    def observe_age(self, seconds: float, *, operation: str = "read") -> None:
+        """Tell how old what was read is: a second latency, "read:age", judged against what is usual of it.
+
+        Where reads are older, the target is DEGRADED, of kind "stale". Raises ValueError for what is no age.
+        """
+        if not (isinstance(seconds, int | float) and 0 <= seconds < inf):
+            raise ValueError(f"observe_age({seconds!r}): give an age in seconds, from 0 on")
+        self._target.observe_age(operation, seconds, threading.get_ident(), clock.now())
 
     @property
     def state(self) -> State | None:
@@ -348,6 +347,14 @@ class Guard:
     def at_least(self, floor: State) -> bool:
         """Whether the target is judged to be `floor` or worse. False without evidence."""
         return at_least(self.state, floor)
+
+    def relearn(self, *, operation: str | None = None, errors: float | None = None) -> None:
+        """Forget what is usual, of all operations or of one: the target is another one now, after a deploy.
+
+        What an earlier process had learned is void. `errors` pins the share of calls that fails ordinarily,
+        up to which it is HEALTHY. Raises ConfigurationError for what is no share from 0 to 0.8.
+        """
+        self._target.relearn(clock.now(), operation, errors)
 
     def _operation(self, name: str) -> Operation:
         operation = self._target.operation(name, clock.now())

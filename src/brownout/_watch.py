@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ReferenceType, ref
 
 from brownout import _guard
+from brownout._claim import says_ok
 from brownout._core.because import Claim
+from brownout._core.blame import MANY, at_once, ill
 from brownout._drive.clock import clock
+from brownout._drive.stall import process
 from brownout.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -93,7 +97,7 @@ class _Judging:
         self.thread = None
 
     def _run(self) -> None:
-        while not self.wake.wait(JUDGE_SECONDS):
+        while not self._wait():
             for health in list(_health.values()):
                 health.look(clock.now())
             targets = _guard.targets()
@@ -107,6 +111,18 @@ class _Judging:
                     log.exception("%s can't be judged; its calls go on", target.name)
                     self.wake.wait(UNWELL_SECONDS)
 
+    def _wait(self) -> bool:
+        """Wait for the next tick; whoever wakes up late is told of it. Whether this is the end."""
+        real = clock.now is time.monotonic  # of a clock that is moved by hand nothing is late
+        if real:
+            now = clock.now()
+            process.expect(now + JUDGE_SECONDS, now)
+        ended = self.wake.wait(JUDGE_SECONDS)
+        if real and not ended:
+            process.beat(clock.now())
+        process.rest()
+        return ended
+
     def _look(self, target: Target) -> None:
         now = clock.now()
         before, after = self.states.get(target.name), target.state(now)
@@ -114,6 +130,9 @@ class _Judging:
             return
         self.states[target.name] = after
         verdict = target.verdict(now)
+        if sum(state is not None and state.severity > 0 for state in self.states.values()) >= MANY:
+            every = suspect([one.verdict(now) for one in _guard.targets()])
+            verdict = next((one for one in every if one.target == target.name), verdict)
         change = Change(target.name, before, after, verdict, now)
         tell = log.info if after is None or not after.severity else log.warning
         tell(
@@ -156,7 +175,7 @@ class _Health:
             return False
         self.asked_at = clock.now()
         try:
-            ok = bool(ask() if callable(ask) else _http_ok(ask))
+            ok = says_ok(ask, HEALTH_TIMEOUT_SECONDS)
         except Exception:
             ok = False
         with _lock:
@@ -190,27 +209,6 @@ class _Health:
             if core is not None and self.asked_for is not None and self.asked_for() is not core:
                 self.wake.set()
                 _health[self.target.name] = _Health(self.target)
-
-
-def _http_ok(url: str) -> bool:
-    """Whether a GET of `url` is answered with 2xx in time. No redirect, no proxy, no retry."""
-    import http.client
-    from base64 import b64encode
-    from urllib.parse import unquote, urlsplit
-
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_SECONDS)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"User-Agent": "brownout", "Connection": "close"}
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + b64encode(user.encode()).decode()
-    try:
-        connection.request("GET", path, headers=headers)
-        return 200 <= connection.getresponse().status < 300
-    finally:
-        connection.close()
 
 
 _judging = _Judging()
@@ -250,7 +248,15 @@ def _ask_all() -> None:
 def states() -> list[Verdict]:
     """The verdict on every target that has a guard in this process, by name."""
     now = clock.now()
-    return [target.verdict(now) for target in _guard.targets()]
+    return suspect([target.verdict(now) for target in _guard.targets()])
+
+
+def suspect(verdicts: list[Verdict]) -> list[Verdict]:
+    """The same, where this process should suspect itself first: many unrelated targets look ill at once."""
+    reason = at_once(verdicts)
+    if not reason:
+        return verdicts
+    return [one.suspecting(reason) if ill(one) else one for one in verdicts]
 
 
 def watch() -> None:
@@ -316,6 +322,7 @@ def _forked() -> None:
     _lock = threading.Lock()
     _judging.lock, _judging.wake, _judging.thread = threading.Lock(), threading.Event(), None
     _judging.states.clear()
+    process.rest()
     _health.clear()
     if _watching.is_set():
         watch()

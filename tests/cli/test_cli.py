@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from brownout import State
+from brownout._core.recent import Recent
 from brownout.cli import duration, main
 from brownout.fleet import wire
 from brownout.fleet.file import File
-from tests.fleet.sample import observer, told, verdict
+from tests.fleet.sample import NOW, observer, told, verdict
 
 LIMIT = 20.0
 COMMAND = [sys.executable, "-m", "brownout"]
@@ -164,6 +165,50 @@ def test_watch_tells_changes_as_they_happen(file: File) -> None:
         "quotes",
         "HEALTHY",
         "DEGRADED",
+    )
+
+
+def split(file: File) -> None:
+    """Two observers of zone-a can't reach the cache, two of zone-b can; a change makes `watch` look."""
+    now = time.time()
+    for zone in ("zone-a", "zone-b"):
+        for number in range(2):
+            bad = 20 if zone == "zone-a" else 0
+            one = verdict(State.CRASHED if bad else State.HEALTHY, target="cache", because="no")
+            one = one.__replace__(recent=(Recent(0.5, bad, 20),), since=one.at - 0.6)
+            body = wire.write([one], lambda instant: now - NOW + instant)
+            who = observer(f"{zone}-{number}", zone=zone, written=now)
+            file.write(who, [("cache", body)], [told("cache", at=now)], prune=False)
+
+
+def test_watch_and_status_tell_who_suffers(file: File) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "watch", "--fleet", file.path, "--for", "20s"],
+        stdout=subprocess.PIPE,
+        env=clean(),
+        text=True,
+    ) as process:
+        found = threading.Event()
+
+        def read() -> None:
+            for line in process.stdout or ():
+                if " scope " in line and "partition zone-a | cache: 2 of 2 observers" in line:
+                    found.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for _ in range(int(LIMIT / 0.1)):
+            split(file)
+            if found.wait(0.1):
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 0
+        reader.join(LIMIT)
+    assert found.is_set()
+    split(file)
+    shown = run("explain", "cache", "--fleet", file.path)
+    assert (
+        "Scope: partition zone-a | cache: 2 of 2 observers in zone-a suffer, 0 of 2" in shown.stdout
     )
 
 

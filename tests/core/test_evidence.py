@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from brownout import Attempt, OutcomeClass
-from brownout._core.evidence import CELL_SECONDS, CELLS, GRACE_SECONDS, Evidence
+from brownout._core.cell import CELL_SECONDS
+from brownout._core.evidence import CELLS, GRACE_SECONDS, Evidence
 from brownout._core.sketch import bucket
 
 

@@ -11,10 +11,11 @@ from math import inf, log
 import pytest
 
 from brownout import Attempt, OutcomeClass, State
-from brownout._core.because import Claim, Verdict, seconds, share
+from brownout._core.baseline import cold
+from brownout._core.because import Claim, Verdict
 from brownout._core.modes import modes
-from brownout._core.target import Operation
-from brownout._core.usual import cold
+from brownout._core.operation import Operation
+from brownout._core.words import seconds, share
 
 Answer = tuple[float, OutcomeClass]
 Service = Callable[[random.Random], Answer]

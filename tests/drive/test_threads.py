@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from threading import Event, Thread
 from typing import Any
@@ -226,13 +227,14 @@ def test_the_ordinary_path_counts_as_the_longer_one_does(clock: FakeClock) -> No
             return remaining()
 
         async def awork(seconds: float) -> float:
-            return work(seconds)
+            await asyncio.sleep(seconds)  # one that blocks its loop is another matter: test_late.py
+            return remaining()
 
         def handed(_: Attempt, seconds: float) -> float:
             return work(seconds)
 
         async def ahanded(_: Attempt, seconds: float) -> float:
-            return work(seconds)
+            return await awork(seconds)
 
         async def main() -> list[float]:
             if longer:

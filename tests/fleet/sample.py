@@ -9,8 +9,10 @@ from brownout.fleet.wire import Told
 NOW = 1_800_000_000.0
 
 
-def observer(name: str = "load", *, written: float = NOW, ended: float | None = None) -> Observer:
-    return Observer(f"host/{name}", name, "zone-a", "host", 7, NOW - 60, written, ended)
+def observer(
+    name: str = "load", *, zone: str = "zone-a", written: float = NOW, ended: float | None = None
+) -> Observer:
+    return Observer(f"host/{name}", name, zone, "host", 7, NOW - 60, written, ended)
 
 
 def verdict(

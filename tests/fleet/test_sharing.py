@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,7 @@ class Scripted(File):
         changes: Iterable[Told],
         *,
         prune: bool,
+        usual: Iterable[tuple[str, str, str | None]] = (),
     ) -> None:
         self.act()
         self.told.append(list(changes))
@@ -98,6 +100,32 @@ def test_to_share_twice_is_to_share_once(path: Path, monkeypatch: pytest.MonkeyP
     assert len(writers()) == 1
     with pytest.raises(ConfigurationError, match=r"shares into .*fleet.db already; one is enough"):
         brownout.share(path.with_name("other.db"))
+
+
+def test_a_process_says_its_zone(path: Path) -> None:
+    brownout.share(path, zone="zone-b")
+    brownout.share(path, zone="zone-b")
+    with pytest.raises(ConfigurationError, match="as one of zone 'zone-b' already"):
+        brownout.share(path, zone="zone-c")
+    sharing.stop()  # it writes a last time
+    assert [one.zone for one in read(path).observers] == ["zone-b"]
+
+
+@pytest.mark.parametrize("wrong", ["", " zone-a", "a|b", "a, b", "x" * 64, "a\nb", "\x1b[31m", 7])
+def test_what_is_no_zone_is_refused(path: Path, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"zone=.* give 1 to 63 printable characters"):
+        brownout.share(path, zone=wrong)
+    assert writers() == []
+
+
+def test_a_zone_of_the_environment_that_is_none_is_told_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BROWNOUT_ZONE", "zone-a")
+    assert sharing.observer(wall=1.0).zone == "zone-a"
+    monkeypatch.setenv("BROWNOUT_ZONE", "a | b")
+    assert sharing.observer(wall=1.0).zone == ""
+    assert "BROWNOUT_ZONE: give 1 to 63" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["", "redis://cache/3", "a\0b", b"fleet.db"])
@@ -352,7 +380,7 @@ def test_a_file_that_cannot_be_written_fails_no_call(
     calls(guard)
     until(lambda: caplog.records)
     calls(guard)
-    assert guard.state is State.HEALTHY
+    until(lambda: guard.state is State.HEALTHY)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "Calls go on" in caplog.records[0].message
     assert (tmp_path / "text").read_text() == "my diary"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from brownout import State
+from brownout._core.recent import Recent
 from brownout._core.sketch import Latencies
 from brownout.fleet import wire
 from tests.fleet.sample import NOW, observer, verdict
@@ -75,6 +76,21 @@ def test_a_body_without_latencies_is_read() -> None:
     assert seen.verdicts[0].latencies.rows == ()
 
 
+def test_a_body_of_an_older_writer_is_read() -> None:
+    told = json.loads(body())
+    for name in ("recent", "own"):
+        del told["operations"][0][name]
+    seen = wire.read(observer(), "quotes", json.dumps(told))
+    assert (seen.verdicts[0].recent, seen.own) == ((), "")
+
+
+def test_the_latest_calls_and_own_trouble_are_told() -> None:
+    one = verdict().__replace__(recent=(Recent(0.5, 1, 7), Recent(30.0, 2, 900)), own="late\x1b[2J")
+    seen = wire.read(observer(), "quotes", wire.write([one], lambda instant: instant))
+    assert seen.verdicts[0].recent == one.recent
+    assert seen.own == "late"
+
+
 def test_latencies_are_left_out_before_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     fine = Latencies(3, tuple((index, 1000, 1000) for index in range(-100, 60)))
     many = [verdict(operation=f"op {n}").__replace__(latencies=fine) for n in range(33)]
@@ -137,6 +153,11 @@ def test_a_text_can_do_nothing_to_a_terminal(text: str, plain: str) -> None:
         operation(shape=[1] * 65),
         operation(shape=[-1]),
         operation(shape=["█"]),
+        operation(recent={}),
+        operation(recent=[[1, 2]]),
+        operation(recent=[[1, -2, 3]]),
+        operation(recent=[[1, 2, 3]] * 17),
+        operation(own=None),
         operation(latencies=[]),
         operation(latencies={}),
         operation(latencies={"scale": 3}),

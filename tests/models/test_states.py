@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from brownout import OutcomeClass, State
-from brownout._core import target
+from brownout._core import operation
 from brownout._core.because import ENOUGH_CALLS
 from brownout._core.state import MOVES, moved
 from tests.core.test_judge import FAIL, HUNG, REFUSED, SHED, Stream, healthy, slower, some
@@ -48,7 +48,7 @@ class States(RuleBasedStateMachine):
         self.ended = 0  # calls, when it last became ill or got another name,
         self.at = 0.0  # and when that was: one fold may see much
         self._patch = pytest.MonkeyPatch()
-        self._patch.setattr(target, "moved", self.moves)
+        self._patch.setattr(operation, "moved", self.moves)
 
     def teardown(self) -> None:
         self._patch.undo()
@@ -129,7 +129,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         events.append(event)
         return moved(before, event, after)
 
-    monkeypatch.setattr(target, "moved", moves)
+    monkeypatch.setattr(operation, "moved", moves)
     return events
 
 

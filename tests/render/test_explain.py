@@ -90,6 +90,9 @@ TARGET_KEYS = {
     "together",
     "p99_seconds",
     "shape",
+    "scope",
+    "blame",
+    "contradiction_because",
 }
 OBSERVER_KEYS = {
     "id",
@@ -136,6 +139,8 @@ def test_explain_as_json_has_every_view() -> None:
         "at",
         "shape",
         "numbers",
+        "own",
+        "recent",
     }
     assert operation["numbers"][1] == {"name": "unanswered", "value": 3, "limit": 1.5, "unit": "1"}
     assert len(told_["undecided"]) == 7

@@ -45,6 +45,7 @@ def test_the_table() -> None:
         "   quotes                    D ◐ DEGRADED     ▂█▃▁▁▁▁▁▅▁       6ms  200ms    4   44 ok ≠",
         "       read: two humps: 68 % of calls answer in 6 ms, 32 % take or wait 2 s or longer",
         "       (usual 1 %). Seen by 1 of 2 observers, told by load.",
+        "       It says ok; 25 % of its callers wait out the deadline.",
         "   mail                      H ● HEALTHY      ▂█▃▁▁▁▁▁▅▁       6ms   <1ms    2    3 none",
         "   · geo: no evidence: 3 calls in 30 s, 20 are needed",
         "─" * 90,

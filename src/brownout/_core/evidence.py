@@ -10,26 +10,34 @@ merges by sums.
 
 from __future__ import annotations
 
-from collections import deque
-from operator import add
-from typing import TYPE_CHECKING, NamedTuple
+from operator import add, attrgetter, sub
+from typing import TYPE_CHECKING
 
+from brownout._core.cell import CELL_SECONDS, CLASSES, Cell, Closed, News, Tick
 from brownout._core.deadline import DeadlineHeader
 from brownout._core.held import Holds
 from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
-from brownout._core.sketch import HALF, Sketch, bucket, lanes, least, unpack, zeros
+from brownout._core.sketch import (
+    HALF_FULL,
+    NOTHING,
+    bucket,
+    together,
+    zeros,
+)
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Sequence
 
     from brownout._core.breaker import Gate
     from brownout._core.held import Hold
+    from brownout._core.late import Lateness
 
-CLASSES = len(OutcomeClass)
-CELL_SECONDS = 5.0
 GRACE_SECONDS = 10.0
 CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
+_TELLS = attrgetter("tells")
+_NONE = [0] * CLASSES
 _WRITTEN = (DeadlineHeader.ENVOY,)
 
 
@@ -98,18 +106,32 @@ class Shard:
     """What one thread's attempts at one operation showed. Written by that thread, read by folds.
 
     Successes are counted by latency alone (`answered`), all else by class as well; `repeats` are the
-    attempts that were not a call's first.
+    attempts that were not a call's first. What the last fold has seen of it is kept beside.
     """
 
-    __slots__ = ("answered", "censored", "classes", "pending", "repeats", "waited")
+    __slots__ = (
+        "_censored", "answered", "classes", "late", "pending", "repeats", "told", "told_censored",
+        "told_classes", "told_waited", "waited",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.late: Lateness | None = None  # of its thread, where a loop runs there
         self.pending: dict[Attempt, None] = {}
         self.repeats = 0
         self.classes = [0] * CLASSES
         self.answered = zeros()
-        self.censored = zeros()
+        self._censored: array[int] | None = None  # most are never needed
         self.waited = 0.0
+        self.told = self.told_censored = NOTHING
+        self.told_classes = _NONE
+        self.told_waited = 0.0
+
+    @property
+    def censored(self) -> array[int]:
+        """Attempts without an answer, by how long they waited."""
+        if self._censored is None:
+            self._censored = zeros()
+        return self._censored
 
     def settle(self, attempt: Attempt, class_: OutcomeClass, now: float) -> bool:
         """Count what an attempt showed; False if it had been settled before (and nothing is counted)."""
@@ -117,7 +139,7 @@ class Shard:
             del self.pending[attempt]
         except KeyError:
             return False
-        seconds = now - attempt.began - attempt.waited_seconds
+        seconds = self.took(attempt, now)
         if class_ is _SUCCESS:
             self.answered[bucket(seconds)] += 1
         else:
@@ -126,6 +148,11 @@ class Shard:
             self.classes[class_] += 1
         self.waited += attempt.waited_seconds
         return True
+
+    def took(self, attempt: Attempt, now: float) -> float:
+        """How much of the time since an attempt began was the target's."""
+        began = attempt.began + attempt.waited_seconds
+        return now - began - (self.late.lost(began, now) if self.late else 0.0)
 
     @property
     def counts(self) -> list[int]:
@@ -137,95 +164,41 @@ class Shard:
         """First attempts ever admitted."""
         return sum(self.counts) + len(self.pending) - self.repeats
 
-
-class Tick(NamedTuple):
-    """What is new since the last fold.
-
-    `answered` and `censored` are (bucket, count) pairs; `ages` the buckets of the waiting times of
-    attempts in flight at the target; `queued` attempts wait for our own pool.
-    """
-
-    at: float
-    seconds: float
-    started: int
-    classes: list[int]
-    answered: list[tuple[int, int]]
-    censored: list[tuple[int, int]]
-    ages: list[int]
-    queued: int
-    waited: float
-
     @property
-    def together(self) -> float:
-        """How many calls were in flight at one moment: at its end, or on average (Little's law)."""
-        ended = (*self.answered, *self.censored)
-        busy = sum(min(least(index), self.seconds) * count for index, count in ended)
-        now = len(self.ages) + self.queued
-        calls = sum(self.classes) - self.classes[OutcomeClass.LOCAL]
-        return max(now, min(busy / max(self.seconds, 1e-3), now + calls))
+    def tells(self) -> bool:
+        """Whether there may be anything that the last fold has not seen, or that waits."""
+        return bool(
+            self.pending
+            or self.answered.tobytes() != self.told
+            or self.classes != self.told_classes
+            or self.waited != self.told_waited
+            or self._censored is not None
+        )
 
-
-class Cell:
-    """A few seconds of one operation: counts by class, latencies, attempts started, seconds of pool wait."""
-
-    __slots__ = ("at", "classes", "sketch", "started", "waited")
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self.classes = [0] * CLASSES
-        self.sketch = Sketch()
-        self.started = 0
-        self.waited = 0.0
-
-    def add(self, tick: Tick) -> None:
-        """Add a tick."""
-        for index, count in enumerate(tick.classes):
-            self.classes[index] += count
-        self.sketch.take(tick.answered, tick.censored)
-        self.started += tick.started
-        self.waited += tick.waited
-
-    def merge(self, other: Cell) -> None:
-        """Add another cell."""
-        for index, count in enumerate(other.classes):
-            self.classes[index] += count
-        self.sketch.merge(other.sketch)
-        self.started += other.started
-        self.waited += other.waited
-
-    @property
-    def calls(self) -> int:
-        """Settled attempts that are evidence: all but our own refusals."""
-        return sum(self.classes) - self.classes[OutcomeClass.LOCAL]
-
-
-class _Sum:
-    """What shards have counted, added up."""
-
-    __slots__ = ("answered", "calls", "censored", "classes", "waited")
-
-    def __init__(self) -> None:
-        self.classes = [0] * CLASSES
-        self.answered = 0  # lanes of the sketch
-        self.censored = 0
-        self.waited = 0.0
-        self.calls = 0
-
-    def copy(self) -> _Sum:
-        """The same, to add to."""
-        new = _Sum()
-        new.classes, new.answered, new.censored = self.classes, self.answered, self.censored
-        new.waited = self.waited
-        return new
-
-    def take(self, shard: Shard) -> bool:
-        """Add what a shard has counted; whether one of its counts is half full."""
-        answered, censored = lanes(shard.answered), lanes(shard.censored)
-        self.answered += answered
-        self.censored += censored
-        self.classes = list(map(add, self.classes, shard.classes))
-        self.waited += shard.waited
-        return bool((answered | censored) & HALF)
+    def tell(self, news: News) -> bool:
+        """Add to `news` what the last fold has not seen; whether one of the counts is half full."""
+        full = 0
+        raw = self.answered.tobytes()
+        if raw != self.told:
+            full = together(raw)
+            news.answered.append(full - together(self.told))
+            self.told = raw
+        if self._censored is not None:
+            raw = self._censored.tobytes()
+            if raw != self.told_censored:
+                counts = together(raw)
+                news.censored.append(counts - together(self.told_censored))
+                self.told_censored, full = raw, full | counts
+        if self.classes != self.told_classes:
+            classes = self.classes[:]
+            more = map(sub, classes, self.told_classes)
+            news.classes = list(map(add, news.classes, more))
+            self.told_classes = classes
+        if self.waited != self.told_waited:
+            waited = self.waited
+            news.waited += waited - self.told_waited
+            self.told_waited = waited
+        return bool(full & HALF_FULL)
 
 
 class _Ended:
@@ -242,14 +215,14 @@ class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
     __slots__ = (
-        "_ended", "_ended_ever", "_freed", "_late", "_started_ever", "_taken", "at", "cells", "holds",
-        "shards",
+        "_ended", "_ended_ever", "_freed_calls", "_late", "_left", "_started_ever", "at", "cells", "closed",
+        "holds", "open", "settled", "shards",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
         self.shards: dict[int, Shard] = {}
         self._late: Shard | None = None  # what held attempts showed: the fold's own
-        self.cells: deque[Cell] = deque(maxlen=CELLS)
+        self.cells: list[Closed] = []
         self._ended: list[_Ended] = []
         self.holds = Holds()
         self.forget(at)
@@ -263,9 +236,12 @@ class Evidence:
         self._late = None
         self.shards.clear()
         self.cells.clear()
+        self.open: Cell | None = None
+        self.closed: Closed | None = None  # by the latest tick
+        self.settled = 0  # attempts in the window that are evidence
         self._ended.clear()
-        self._freed = _Sum()
-        self._taken = _Sum()
+        self._left: News | None = None  # of shards that were freed, and not yet told of
+        self._freed_calls = 0
         self._ended_ever = 0
         self._started_ever = 0
 
@@ -279,18 +255,34 @@ class Evidence:
         return sum(len(shard.pending) for shard in self._all()) + len(self.holds)
 
     @property
-    def settled(self) -> int:
-        """Settled attempts in the window that are evidence."""
-        return sum(cell.calls for cell in self.cells)
-
-    @property
     def calls(self) -> int:
         """First attempts ever admitted (retries are not counted): the budget's income."""
-        return self._freed.calls + sum(shard.calls for shard in self._all())
+        return self._freed_calls + sum(shard.calls for shard in self._all())
 
     def _all(self) -> list[Shard]:
-        ended = [one.shard for one in self._ended]
-        return [*list(self.shards.values()), *ended, *([self._late] if self._late else [])]
+        shards = list(self.shards.values())
+        if self._ended:
+            shards += [one.shard for one in self._ended]
+        if self._late is not None:
+            shards.append(self._late)
+        return shards
+
+    @property
+    def news(self) -> bool:
+        """Whether a fold may find anything but that time has passed."""
+        return bool(
+            self._left
+            or self._late
+            or self._ended
+            or self.holds.known
+            or any(map(_TELLS, self._all()))
+        )
+
+    def rest(self, now: float) -> Tick:
+        """A tick in which nothing happened."""
+        tick = Tick(now, now - self.at, 0, [0] * CLASSES, [], [], [], 0, 0.0)
+        self.take(tick)
+        return tick
 
     def fold(self, now: float) -> Tick:
         """Take what is new in every shard into the window, and return it. One fold at a time."""
@@ -299,21 +291,21 @@ class Evidence:
         if self.holds.known:
             self._late = self._late or Shard()
             ages, resting = self.holds.fold(now, self._late)
-        self._free(now - self.at)
-        old, new = self._taken, self._freed.copy()
+        if self._ended:
+            self._free(now - self.at)
+        news, self._left = self._left or News(), None
         for shard in self._all():
-            if new.take(shard):
+            if shard.tell(news):
                 self._replace(shard)
-            pending = list(shard.pending)
-            at_target = [attempt for attempt in pending if not attempt.queued]
-            queued += len(pending) - len(at_target)
-            ages += [bucket(now - attempt.began - attempt.waited_seconds) for attempt in at_target]
-        self._taken = new
-        classes = [n - o for n, o in zip(new.classes, old.classes, strict=True)]
-        answered = unpack(new.answered - old.answered)
-        censored = unpack(new.censored - old.censored)
-        classes[_SUCCESS] = sum(count for _, count in answered)
-        waited = max(0.0, new.waited - old.waited)
+            if shard.pending:
+                pending = list(shard.pending)
+                at_target = [attempt for attempt in pending if not attempt.queued]
+                queued += len(pending) - len(at_target)
+                ages += [bucket(shard.took(attempt, now)) for attempt in at_target]
+        answered, censored = news.pairs()
+        classes = news.classes
+        classes[_SUCCESS] = sum([count for _, count in answered])
+        waited = max(0.0, news.waited)
         in_flight = len(ages) + queued + resting
         # A settle that is under way may be in neither count for a moment: what was counted as started
         # is not counted again.
@@ -321,13 +313,26 @@ class Evidence:
         started = max(0, self._ended_ever + in_flight - self._started_ever)
         self._started_ever += started
         tick = Tick(now, now - self.at, started, classes, answered, censored, ages, queued, waited)
-        self.at = now
-        while self.cells and self.cells[0].at <= now - CELL_SECONDS * CELLS:
-            self.cells.popleft()
-        if not self.cells or now - self.cells[-1].at >= CELL_SECONDS:
-            self.cells.append(Cell(now))
-        self.cells[-1].add(tick)
+        self.take(tick)
         return tick
+
+    def take(self, tick: Tick) -> None:
+        """Take a tick into the window."""
+        now = self.at = tick.at
+        while self.cells and self.cells[0].at <= now - CELL_SECONDS * CELLS:
+            self.settled -= self.cells.pop(0).calls
+        cell, self.closed = self.open, None
+        if cell is not None and now - cell.at >= CELL_SECONDS:
+            self.closed = Closed.of(cell, now)
+            if now - cell.at < CELL_SECONDS * CELLS:
+                self.cells.append(self.closed)
+            else:
+                self.settled -= self.closed.calls
+            cell = None
+        if cell is None:
+            cell = self.open = Cell(now)
+        cell.add(tick)
+        self.settled += sum(tick.classes) - tick.classes[OutcomeClass.LOCAL]
 
     def _free(self, seconds: float) -> None:
         """Free the shards that nobody writes into any more."""
@@ -343,9 +348,11 @@ class Evidence:
             self._drop(over)
 
     def _drop(self, shards: list[Shard]) -> None:
+        self._left = self._left or News()
         for shard in shards:
-            self._freed.take(shard)
-            self._freed.calls += shard.calls
+            shard.tell(self._left)
+            self._left.squeeze()
+            self._freed_calls += shard.calls
 
     def _replace(self, full: Shard) -> None:
         """Long before a count would overflow, its thread gets a new shard."""
@@ -372,7 +379,16 @@ class Evidence:
 
     def window(self) -> Cell:
         """The last 25 to 30 seconds as one cell."""
-        whole = Cell(self.at)
+        window = Cell(self.began)
         for cell in self.cells:
-            whole.merge(cell)
-        return whole
+            window.merge(cell.open())
+        if self.open is not None:
+            window.merge(self.open)
+        return window
+
+    @property
+    def began(self) -> float:
+        """The instant at which the window begins."""
+        if self.cells:
+            return self.cells[0].at
+        return self.open.at if self.open is not None else self.at

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Attempt
     from brownout._core.guard import Core
     from brownout._core.held import Hold
-    from brownout._core.target import Operation
+    from brownout._core.operation import Operation
 
 FALLBACK = "fallback"
 TIGHT_SECONDS = 0.005  # clients round their time-outs

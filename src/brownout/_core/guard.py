@@ -20,8 +20,9 @@ from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from brownout._core.operation import Operation
     from brownout._core.policy import Policy
-    from brownout._core.target import Mutex, Operation, Target
+    from brownout._core.target import Mutex, Target
 
 ASK_SHARE = 0.1  # of the calls, where no budget for retries says otherwise
 _SUCCESS = OutcomeClass.SUCCESS
@@ -130,7 +131,7 @@ class Core:
             del shard.pending[attempt]
         except KeyError:
             return False
-        seconds = now - attempt.began - attempt.waited_seconds
+        seconds = shard.took(attempt, now)
         index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if attempt.waited_seconds:

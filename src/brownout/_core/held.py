@@ -79,7 +79,7 @@ class Held:
     def __init__(self, attempt: Attempt, limit: Limit | None, now: float) -> None:
         self.attempt = attempt
         self.limit = limit
-        self.longest_seconds = now - attempt.began - attempt.waited_seconds
+        self.longest_seconds = attempt.shard.took(attempt, now)
         self.since: float | None = None  # when the target's turn began
 
     def listen(self, now: float) -> None:
@@ -89,8 +89,13 @@ class Held:
     def heard(self, now: float) -> None:
         """More of the answer has come: it is the caller's turn."""
         if self.since is not None:
-            self.longest_seconds = max(self.longest_seconds, now - self.since)
+            self.longest_seconds = max(self.longest_seconds, self.silence(self.since, now))
             self.since = None
+
+    def silence(self, since: float, now: float) -> float:
+        """How long the target has said nothing since then; what we stood still ourselves is not its time."""
+        late = self.attempt.shard.late
+        return now - since - (late.lost(since, now) if late else 0.0)
 
     def left(self) -> OutcomeClass:
         """What it showed when its caller left it."""
@@ -142,7 +147,7 @@ class Holds:
         if self._table.pop(held, self) is self:
             return False
         if held.since is not None:
-            held.longest_seconds = max(held.longest_seconds, now - held.since)
+            held.longest_seconds = max(held.longest_seconds, held.silence(held.since, now))
         if held.limit is not None:
             held.limit.give()
         self._ended.append((held, class_))
@@ -163,6 +168,6 @@ class Holds:
             if attempt.probe is not None:
                 gate, lease = attempt.probe
                 gate.settle(lease, class_, now)
-        starts = [held.since for held in list(self._table)]
-        silences = [bucket(now - since) for since in starts if since is not None]
-        return silences, len(starts) - len(silences)
+        known = [(held, held.since) for held in list(self._table)]
+        silences = [bucket(held.silence(since, now)) for held, since in known if since is not None]
+        return silences, len(known) - len(silences)

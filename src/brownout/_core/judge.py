@@ -13,104 +13,63 @@ Reacting to a Change in Distribution", Ann. Math. Statist. 42 (1971).
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf, log
-from typing import TYPE_CHECKING, NamedTuple
+from operator import add
+from typing import TYPE_CHECKING
 
-from brownout._core.modes import (
-    COLUMNS,
-    DEFINITE,
-    ERROR,
-    OVERLOAD,
-    REFUSED,
-    WAITING,
-    Mode,
-    modes,
-)
+from brownout._core.bank import Bank
+from brownout._core.baseline import LATE
+from brownout._core.finding import Finding, Row
+from brownout._core.load import Load
+from brownout._core.modes import COLUMNS, DEFINITE, Mode
 from brownout._core.moment import ENDING, LASTING, MOMENT_NATS, Room
-from brownout._core.outcome import OutcomeClass
-from brownout._core.sketch import bucket
-from brownout._core.state import State
-from brownout._core.usual import LATE, Baseline
+from brownout._core.named import extent_of, state_of, whose
+from brownout._core.rows import RECENT_CALLS, Rows
+from brownout._core.stream import Part, Stream, Tally, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from brownout._core.evidence import Tick
+    from brownout._core.baseline import Baseline
+    from brownout._core.cell import Tick
+    from brownout._core.stream import News
 
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
-MOMENT_SECONDS = (
-    0.2  # as long a stall may be: the calls in flight together are counted over such a time
-)
 RECOVERED_NATS = 9.0
-PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
+PROBATION_SECONDS = (
+    10.0  # after a recovery the threshold is halved for so long, for what is certain
+)
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
-RECENT_SECONDS = 2.0
-RECENT_CALLS = 20
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
-# What a call without an answer, and an answer, say for "2 % are answered" against "half are"; and by so
-# much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
-NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
-TOTAL_NATS = 6.0
-SILENT_CALLS = 3  # or so few, if they are in flight together and nobody is answered for so long
-QUIET_SECONDS = 0.25
-BLINK = bucket(0.001)  # no caller is so impatient
-STALL = 0.45  # of the threshold: so much may what takes long weigh in
+STALL = 0.3  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
-SURGE = 1.25  # load explains slowness only if it is above the usual by so much
+SETTLED_CALLS = 160  # a usual learned from fewer may have been wrong: what it told is forgotten
 
 _SLOW = (1, 2, 3, 4, LATE)  # columns of answers that came late
-_TOTAL = (State.UNRESPONSIVE, State.CRASHED)  # on which a breaker opens
-_NO_ANSWER = (REFUSED, WAITING + LATE - 1, WAITING + LATE)
 _SURE = tuple(index for index in range(COLUMNS) if index not in _SLOW)
 
 
-class Row(NamedTuple):
-    """One tick as the judge keeps it: the tick, its calls by column, how many were in flight together."""
-
-    tick: Tick
-    calls: list[int]
-    together: float
-
-
-class Finding(NamedTuple):
-    """What the judge found, for the verdict and its sentence.
-
-    `onset` and `supported_at` (the last tick that spoke for it) are monotonic instants; `rows` are the
-    ticks that decided; `load` says that the calls made explain it.
-    """
-
-    state: State
-    kind: str
-    extent: float
-    onset: float
-    supported_at: float
-    rows: tuple[Row, ...]
-    waiting: list[int]
-    load: bool
-
-
 class Judge:
-    """The sequential test of one operation.
+    """The sequential test of one operation, or of several streams of calls as one.
 
-    `step` is told each tick; `finding` is None while nothing is wrong.
+    `step` is told each tick; `finding` is None while nothing is wrong. `every` is the wanted time between
+    two false alarms, in seconds.
     """
 
     __slots__ = (
-        "_base", "_current", "_good", "_ill", "_nulls", "_onset", "_probation", "_reverse", "_rows",
-        "_scored", "_scores", "_seconds", "_slow", "_started", "_sticky", "_supported", "_sure", "_table",
-        "_time", "_told", "_waiting", "_well_since", "_zero", "finding", "seen",
+        "_bank", "_current", "_good", "_ill", "_load", "_onset", "_probation", "_reverse", "_rows",
+        "_seconds", "_slow", "_started", "_supported", "_sure", "_time", "_told", "_waiting",
+        "_well_since", "every", "finding", "seen", "streams",
     )  # fmt: skip
 
-    def __init__(self, base: Baseline, now: float) -> None:
-        self._base: Baseline = base
-        self._table, self._nulls = modes(base)
-        self._rows: deque[Row] = deque(maxlen=512)
+    def __init__(self, now: float, every: float = FALSE_ALARM_SECONDS) -> None:
+        self.every = every
+        self.streams: list[Stream] = []
+        self._rows = Rows()
         self._waiting = [0] * COLUMNS
-        self._scored = [0.0] * COLUMNS
         self._probation = -inf
         self._well_since = -inf
         self._sure, self._slow = Room(), Room()
@@ -118,272 +77,321 @@ class Judge:
         self._started = 0
         self._seconds = 0.0
         self.seen = 0
+        self._bank = Bank(0, now)
         self._reset(now)
 
     def _reset(self, now: float) -> None:
         self.finding: Finding | None = None
-        self._scores = [0.0] * len(self._table)
-        self._zero = [now] * len(self._table)
+        self._bank = Bank(len(self._modes), now)
         self._current = -1
         self._onset = now
         self._reverse = 0.0
-        self._good = [0.0] * COLUMNS
-        self._ill = [0] * COLUMNS  # all calls since the onset
+        self._good = Tally()
+        self._ill = Tally()  # all calls since the onset
         self._supported = now
-        self._sticky = False
-        self._told = 0
+        self._load = Load()
+        self._told = 0.0
+
+    def join(self, base: Baseline, now: float, labels: tuple[tuple[str, str], ...] = ()) -> Stream:
+        """Another stream of calls, with a usual of its own."""
+        stream = Stream(base, labels)
+        self.streams.append(stream)
+        if len(self.streams) == 1:
+            self._reset(now)
+        return stream
+
+    @property
+    def _modes(self) -> tuple[Mode, ...]:
+        return self.streams[0].table.modes if self.streams else ()
 
     @property
     def suspicious(self) -> bool:
         """Whether some mode has gathered evidence: such time is not learned as usual."""
-        return self.finding is not None or max(self._scores) >= SUSPICIOUS_NATS
+        return self.finding is not None or max(self._bank.scores) >= SUSPICIOUS_NATS
 
     def recent(self) -> tuple[Row, ...]:
         """The latest ticks (two seconds, or twenty calls), after a recovery only those since."""
-        return self._recent(self._rows[-1].tick.at, self._well_since) if self._rows else ()
+        return self._rows.recent(self._rows.at, self._well_since)
 
-    def rebase(self, base: Baseline, now: float) -> None:
-        """Judge against a new baseline. While something is wrong, nothing changes.
+    def rebase(self, stream: Stream, base: Baseline, now: float) -> None:
+        """Judge a stream against a new baseline. While something is wrong, nothing changes.
 
-        Scores of latency start anew: what they counted by was the old usual.
+        Scores of latency start anew if little was known: what they counted by was no good usual.
         """
-        if self.finding is None and base is not self._base:
-            self._base = base
-            self._table, self._nulls = modes(base)
-            scores, zero = self._scores[:DEFINITE], self._zero[:DEFINITE]
+        if self.finding is not None or base is stream.base:
+            return
+        little = stream.base.n < SETTLED_CALLS and len(self.streams) == 1
+        stream.rebase(base)
+        if little:
+            bank = self._bank
             self._reset(now)
-            self._scores[:DEFINITE], self._zero[:DEFINITE] = scores, zero
+            bank.keep(DEFINITE, len(self._modes), now)
+            self._bank = bank
 
     def lapse(self, now: float) -> None:
         """Nobody has called for so long that nothing is known any more."""
         self._reset(now)
 
-    def step(self, tick: Tick, together: float) -> Finding | None:
-        """Take in a tick; the finding, or None while nothing is wrong.
+    def step(self, news: Sequence[News], together: float) -> Finding | None:
+        """Take in what is new of each stream; the finding, or None while nothing is wrong.
 
         `together` is how many calls were in flight at one moment of it.
         """
-        calls, waiting = self._count(tick)
-        self._waiting = waiting
-        self._rows.append(Row(tick, calls, together))
+        tick = merged([told for _, told in news])
+        parts = tuple(Part(stream, stream.table, stream.count(told), told) for stream, told in news)
+        calls = parts[0].calls
+        for part in parts[1:]:
+            calls = list(map(add, calls, part.calls))
+        self._rows.add(Row(tick, calls, together, parts))
         self._started += tick.started
         self._seconds += tick.seconds
         self.seen += sum(calls)
-        fresh = [c + w - s for c, w, s in zip(calls, waiting, self._scored, strict=True)]
-        gains, part = self._gains(calls, tick)
+        if self._calm(parts, tick):
+            self._rest()
+            return None
+        self._waiting = self.streams[0].waiting
+        for stream in self.streams[1:]:
+            self._waiting = list(map(add, self._waiting, stream.waiting))
+        fresh = [
+            [c + w - s for c, w, s in zip(p.calls, p.stream.waiting, p.stream.scored, strict=True)]
+            for p in parts
+        ]
+        gains, room = self._gains(parts, tick)
         # What there was no room for is scored at the next tick, if it waits even then; what waits no
         # longer is paid back at once, lest its debt speaks for a target that nobody calls.
-        self._scored = [
-            s + part * (w - s) if w > s else w for s, w in zip(self._scored, waiting, strict=True)
-        ]
-        threshold = self._threshold(tick.at)
-        for index, gain in enumerate(gains):
-            score = min(max(0.0, self._scores[index] + gain), threshold + 6)
-            self._scores[index] = score
-            if not score:
-                self._zero[index] = tick.at
-        if self.finding is None:
-            self._alarm(threshold, tick.at)
+        for part in parts:
+            stream = part.stream
+            pairs = zip(stream.scored, stream.waiting, strict=True)
+            stream.scored = [s + room * (w - s) if w > s else w for s, w in pairs]
+        threshold = self._threshold()
+        self._bank.add(gains, threshold + 6, tick.at)
+        if self.finding is not None:
+            self._follow(gains[self._current], parts, fresh, tick.at)
+        elif self._bank.calm:
+            self._rest()
         else:
-            self._follow(gains[self._current], calls, fresh, tick.at)
+            self._alarm(threshold, tick.at)
         return self.finding
 
-    def _count(self, tick: Tick) -> tuple[list[int], list[int]]:
-        level, left, cold = self._base.level, self._base.left, self._base.cold
-        calls = [0] * COLUMNS
-        for index, count in tick.answered:
-            calls[level[index]] += count
-        for index, count in tick.censored:
-            if left[index]:
-                calls[WAITING + left[index]] += count
-        unknown = tick.classes[OutcomeClass.UNKNOWN]
-        if cold:  # without a usual, what timed out was silent as long as anybody was ready to wait
-            calls[WAITING + LATE] = max(calls[WAITING + LATE], unknown)
-        else:  # no timer is so short: whoever says so at once is not impatient, but told so
-            waited = sum(count for index, count in tick.censored if index > BLINK)
-            calls[WAITING + LATE] += max(0, unknown - waited)
-        calls[ERROR] = tick.classes[OutcomeClass.FAILURE]
-        calls[OVERLOAD] = tick.classes[OutcomeClass.OVERLOAD]
-        calls[REFUSED] = tick.classes[OutcomeClass.CONNECT]
-        waiting = [0] * COLUMNS
-        for index in tick.ages:
-            if level[index]:
-                waiting[WAITING + level[index]] += 1
-        return calls, waiting
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is suspicious, nobody waits, and there is room for all that may come."""
+        if not (self._bank.calm and self._sure.full and self._slow.full):
+            return False
+        return self.finding is None and all(stream.rests for stream in self.streams)
 
-    def _gains(self, calls: list[int], tick: Tick) -> tuple[list[float], float]:
+    def rest(self, tick: Tick) -> bool:
+        """Whether a tick in which nothing happened is of no account, so that `step` need not look at it."""
+        if not self.rests:
+            return False
+        self._seconds += tick.seconds
+        self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
+        self._bank.pass_(tick.at)
+        self._rows.idle(tick)
+        return True
+
+    def _rest(self) -> None:
+        if len(self.streams) == 1:  # else the sentence asks whose calls they were
+            self._rows.rest(self._well_since)
+
+    def _gains(self, parts: Sequence[Part], tick: Tick) -> tuple[Sequence[float], float]:
         """What the tick adds to each score, and which part of what waits is in it."""
-        together = self._together(tick.at)
-        sure = [(index, calls[index]) for index in _SURE if calls[index]]
-        gains = [sum(count * mode.nats[index] for index, count in sure) for mode in self._table]
-        threshold = self._threshold(self._supported)
-        passed = sum(count for _, count in sure) / together
-        part = self._sure.take(max(gains), passed, ENDING * threshold * tick.seconds)
-        gains = [gain * part if gain > 0 else gain for gain in gains]
+        together = self._rows.together
+        gains: Sequence[float] = ()
+        more: Sequence[float] = ()
+        passed, slows = 0, []
+        for table, stream, calls in ((part.table, part.stream, part.calls) for part in parts):
+            sure = [(index, calls[index]) for index in _SURE if calls[index]]
+            passed += sum(count for _, count in sure)
+            late = [count if index in _SLOW else 0 for index, count in enumerate(calls)]
+            news = [
+                n + w - old for n, w, old in zip(late, stream.waiting, stream.scored, strict=True)
+            ]
+            slow = [(index, count) for index, count in enumerate(news) if count]
+            slows.append((table, slow))
+            weight, slow_weight = table.weigh(sure), table.weigh(slow)
+            gains = list(map(add, gains, weight)) if gains else weight
+            more = list(map(add, more, slow_weight)) if more else slow_weight
+        threshold = self._threshold()
+        part = self._sure.take(max(gains), passed / together, ENDING * threshold * tick.seconds)
+        if part != 1.0:
+            gains = [gain * part if gain > 0 else gain for gain in gains]
         # What merely takes long may be a stall. It is over when the next call goes well, so only what is
         # bad counts as a moment; and however many they are, a tick's worth of time must not decide.
-        late = [count if index in _SLOW else 0 for index, count in enumerate(calls)]
-        news = [n + w - old for n, w, old in zip(late, self._waiting, self._scored, strict=True)]
-        slow = [(index, count) for index, count in enumerate(news) if count]
-        more = [sum(count * mode.nats[index] for index, count in slow) for mode in self._table]
-        index = max(range(len(more)), key=lambda index: gains[index] + more[index])
-        nats, well, top = self._table[index].nats, min(0.0, gains[index]), more[index]
-        bad = sum(count for column, count in slow if nats[column] > 0) / together
+        sums = list(map(add, gains, more))
+        index = sums.index(max(sums))
+        bad = sum(
+            count
+            for table, slow in slows
+            for column, count in slow
+            if table.columns[column][index] > 0
+        )
         self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
         most = self._time * STALL * threshold
-        part = self._slow.take(top, bad, LASTING * threshold * tick.seconds, most, well)
-        self._time -= max(0.0, part * top + well) / (STALL * threshold)
-        return [
-            gain + (extra * part if extra > 0 else extra)
-            for gain, extra in zip(gains, more, strict=True)
-        ], part
+        lasting = LASTING * threshold * tick.seconds
+        room = max(0.0, min(most, self._slow.filled(bad / together, lasting)))
+        part = 1.0
+        if sums[index] > 0.0:  # for no mode may it be more: each could be the one that decides
+            wells = [min(0.0, gain) for gain in gains]
+            bounds = [1.0, *((room - w) / x for w, x in zip(wells, more, strict=True) if x > 0.0)]
+            part = min(bounds)
+            spent = max(0.0, *(w + part * x for w, x in zip(wells, more, strict=True)))
+            self._slow.spend(spent)
+            self._time -= spent / (STALL * threshold)
+        if part != 1.0:
+            extra = [nats * part if nats > 0 else nats for nats in more]
+            sums = list(map(add, gains, extra))
+        return sums, part
 
-    def _together(self, now: float) -> float:
-        together = 1.0
-        for row in reversed(self._rows):
-            if row.tick.at < now - MOMENT_SECONDS:
-                break
-            together = max(together, row.together)
-        return together
+    def _calm(self, parts: Sequence[Part], tick: Tick) -> bool:
+        """Whether the tick can't raise a score of a bank that is zero: then nothing else is to be done.
 
-    def _threshold(self, now: float) -> float:
-        threshold = log(max(self._rate() * FALSE_ALARM_SECONDS, 100.0))
-        return threshold / 2 if now < self._probation else threshold
+        Nor may there be a debt, or a moment's room still to be filled.
+        """
+        if (
+            not (self._bank.calm and self._sure.full and self._slow.full)
+            or self.finding is not None
+        ):
+            return False
+        for table, stream, calls in ((part.table, part.stream, part.calls) for part in parts):
+            if any(stream.waiting) or any(stream.scored) or not table.calm(calls):
+                return False
+        self._time = min(1.0, self._time + tick.seconds / STALL_SECONDS)
+        self._bank.pass_(tick.at)
+        return True
+
+    def _threshold(self) -> float:
+        return log(max(self._rate() * self.every, 100.0))
 
     def _rate(self) -> float:
-        return self._base.rate or self._started / max(1.0, self._seconds)
-
-    def _recent(self, now: float, onset: float) -> tuple[Row, ...]:
-        oldest, least = now - RECENT_SECONDS, RECENT_CALLS
-        rows: list[Row] = []
-        for row in reversed(self._rows):
-            if row.tick.at <= onset or (row.tick.at <= oldest and least <= 0):
-                break
-            rows.append(row)
-            least -= sum(row.calls)  # who waits long for each call makes few
-        return tuple(reversed(rows))
-
-    def _best(self, calls: Sequence[float]) -> tuple[int, float]:
-        """The mode that explains the calls best, and by how many nats better than the usual does."""
-        columns = [(index, count) for index, count in enumerate(calls) if count]
-        fits = [sum(count * mode.log_p[index] for index, count in columns) for mode in self._table]
-        usual = max(sum(count * null[index] for index, count in columns) for null in self._nulls)
-        best = max(range(len(fits)), key=fits.__getitem__)
-        return best, fits[best] - usual
+        """Calls a second, as usual."""
+        one = self.streams[0].base.rate if len(self.streams) == 1 else 0.0
+        return one or self._started / max(1.0, self._seconds)
 
     def _alarm(self, threshold: float, now: float) -> None:
-        # What fails for certain is no matter of a moment's stall: at the start less of it is enough.
+        scores = self._bank.scores
+        # What fails for certain is no matter of a moment's stall: at the start less of it is enough, and
+        # after a recovery.
         start = min(threshold, max(log(START_CALLS * max(self.seen, 10)), 2 * MOMENT_NATS))
+        certain = min(start, threshold / 2) if now < self._probation else start
+        if max(scores) < certain:
+            return
         over = [
-            score - (start if mode.certain else threshold)
-            for score, mode in zip(self._scores, self._table, strict=True)
+            score - (certain if mode.certain else threshold)
+            for score, mode in zip(scores, self._modes, strict=True)
         ]
         winner = max(range(len(over)), key=over.__getitem__)
         if over[winner] < 0:
             return
-        self._onset = self._zero[winner]
+        self._onset = self._bank.zero(winner)
         self._current = winner
         self._supported = now
-        self._good = [0.0] * COLUMNS
+        self._good = Tally()
         self._reverse = 0.0
-        rows = [row.calls for row in self._rows if row.tick.at > self._onset]
-        self._ill = [sum(column) for column in zip(*rows, strict=True)] or [0] * COLUMNS
+        self._ill = _told(row for row in self._rows if row.tick.at > self._onset)
         self._name(now)
 
-    def _follow(self, gain: float, calls: list[int], fresh: list[float], now: float) -> None:
-        self._ill = [a + b for a, b in zip(self._ill, calls, strict=True)]
-        if sum(self._ill) > REMEMBERED_CALLS:
-            self._ill = [count >> 1 for count in self._ill]
-        if gain > 0 or any(calls):  # where nothing ended nothing is well
+    def _follow(
+        self, gain: float, parts: Sequence[Part], fresh: Sequence[Sequence[float]], now: float
+    ) -> None:
+        for part in parts:
+            self._ill.add(part.table, part.calls)
+        if self._ill.total > REMEMBERED_CALLS:
+            self._ill.halve()
+        if gain > 0 or any(
+            any(part.calls) for part in parts
+        ):  # where nothing ended nothing is well
             self._reverse = max(0.0, self._reverse - gain)
-        self._good = [0.0 if gain > 0 else a + b for a, b in zip(self._good, fresh, strict=True)]
+        if gain > 0:
+            self._good = Tally()
+        else:
+            for part, new in zip(parts, fresh, strict=True):
+                self._good.add(part.table, new)
         if not self._reverse:
             self._supported = now
-        if self._reverse >= RECOVERED_NATS and self._outweighed():
-            _, nats = self._best(self._good)
+        if self._reverse >= RECOVERED_NATS and self._outweighed() and self._past():
+            _, nats = self._good.best()
             if nats <= CLEAR_NATS:
                 self._well_since = self._supported
                 self._reset(now)
                 self._probation = now + PROBATION_SECONDS
                 return
-            self._reverse, self._good = 0.0, [0.0] * COLUMNS
+            self._reverse, self._good = 0.0, Tally()
         self._name(now)
+
+    def _past(self) -> bool:
+        """Whether what merely takes long would not be named anew at once: marginal slowness flickers else."""
+        if self._modes[self._current].kind not in {"shift", "tail"}:
+            return True
+        return max(self._bank.scores) < self._threshold()
 
     def _outweighed(self) -> bool:
         """Whether the calls that went well speak also against what is left of it by now.
 
         The first name may have said too much: five of the first twenty failed, and few ever since.
         """
-        best, _ = self._best(self._ill)
-        mode = self._table[best if self._less(best) else self._current]
-        if mode.kind in {"shift", "tail"}:
+        best, _ = self._ill.best()
+        index = best if self._less(best) else self._current
+        if self._modes[index].kind in {"shift", "tail"}:
             return True  # that is not named so soon
-        nats = -sum(count * mode.nats[index] for index, count in enumerate(self._good) if count)
-        return nats >= RECOVERED_NATS
+        return -self._good.speaks(index) >= RECOVERED_NATS
 
     def _name(self, now: float) -> None:
-        rows = self._recent(now, self._onset) or tuple(self._rows)[-1:]
-        calls = [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
-        everything = [a + b for a, b in zip(calls, self._waiting, strict=True)]
-        told = sum(everything)
+        rows = self._rows.recent(now, self._onset) or tuple(self._rows)[-1:]
+        everything = _told(rows)
+        for stream in self.streams:
+            if any(stream.waiting):
+                everything.add(stream.table, stream.waiting)
+        told = everything.total
         if self.finding is not None and told < min(self._told, RECENT_CALLS // 2):
             # So few calls are made now (the breaker is open) that they say less than those that decided.
             self.finding = self.finding._replace(supported_at=self._supported)
             return
-        best, nats = self._best(everything)
+        best, nats = everything.best()
         ending = self._reverse > 0 and self._less(best)  # then it is not getting milder
         if nats > CLEAR_NATS and not ending and self._clearer(best, everything):
             self._current, self._reverse = best, 0.0
-        mode = self._table[self._current]
-        state = self._state(mode, rows, calls)
+        mode = self._modes[self._current]
+        rate = self._rate()
+        median = max((stream.base.p50 for stream in self.streams), default=0.0)
+        usual = (rate, 1.5 * rate * median)
+        load = self._load.weigh(
+            mode.kind, rows, tuple(self._rows), self._waiting, usual, self._onset
+        )
         self._told = told
-        what = (state, mode.kind, mode.extent, self._onset, self._supported)
-        self.finding = Finding(*what, rows, self._waiting, self._sticky)
+        self.finding = Finding(
+            state_of(mode, rows, self._waiting, overloaded=bool(load)),
+            mode.kind,
+            extent_of(mode, rows, self._waiting),
+            self._onset,
+            self._supported,
+            rows,
+            self._waiting,
+            load,
+        )
+
+    def told(self) -> Finding | None:
+        """The finding, with the label of the calls that tells the bad ones from the good ones."""
+        if self.finding is None:
+            return None
+        rows = [row for row in self._rows if row.tick.at > self._onset]
+        return self.finding._replace(split=whose(self._current, rows))
 
     def _less(self, best: int) -> bool:
         """Whether `best` is less of the same."""
-        one, other = self._table[best], self._table[self._current]
+        one, other = self._modes[best], self._modes[self._current]
         return one.kind == other.kind != "shift" and one.extent < other.extent
 
-    def _clearer(self, best: int, calls: list[int]) -> bool:
-        one, other = self._table[best], self._table[self._current]
-        pairs = zip(calls, one.log_p, other.log_p, strict=True)
-        nats = sum(count * (a - b) for count, a, b in pairs if count)
-        return nats > (CLEAR_NATS if one.state is other.state else OTHER_STATE_NATS)
+    def _clearer(self, best: int, calls: Tally) -> bool:
+        one, other = self._modes[best], self._modes[self._current]
+        nats = CLEAR_NATS if one.state is other.state else OTHER_STATE_NATS
+        return calls.clearer(best, self._current) > nats
 
-    def _state(self, mode: Mode, rows: tuple[Row, ...], calls: list[int]) -> State:
-        ended = sum(calls[:9])
-        seconds = sum(row.tick.seconds for row in rows)
-        state = mode.state
-        if self._total(calls, seconds):
-            state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
-        elif state in _TOTAL:
-            state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
-        surge = self._surge(rows, seconds)
-        if mode.kind == "overload" or (surge and ended > sum(self._waiting[WAITING + 1 :])):
-            self._sticky = True
-        elif not surge and not calls[OVERLOAD]:
-            self._sticky = False
-        # Once overloaded, its slowness and its silence are overload for as long as the load lasts.
-        if self._sticky and mode.kind in {"shift", "tail", "silent"}:
-            return State.OVERLOADED
-        return state
 
-    def _total(self, calls: list[int], seconds: float) -> bool:
-        """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
-        silent = self._waiting[WAITING + LATE]
-        none = sum(calls[index] for index in _NO_ANSWER) + silent
-        answers = sum(calls[:REFUSED])
-        if silent >= SILENT_CALLS and not answers and seconds >= QUIET_SECONDS:
-            return True  # all who still wait have waited long, and nobody got an answer meanwhile
-        return none * NONE + answers * ONE >= TOTAL_NATS
-
-    def _surge(self, rows: tuple[Row, ...], seconds: float) -> bool:
-        """Whether more calls are made than usual, by a quarter and beyond chance (Poisson, 6 nats)."""
-        if all(row.together < 2 for row in rows):
-            return False  # one call at a time is no load
-        made = sum(row.tick.started for row in rows)
-        usual = self._base.rate * seconds
-        if not usual or made <= SURGE * usual:
-            return False
-        return made * log(made / usual) - (made - usual) > 6
+def _told(rows: Iterable[Row]) -> Tally:
+    """The calls of so many ticks."""
+    tally = Tally()
+    for row in rows:
+        for part in row.parts:
+            tally.add(part.table, part.calls)
+    return tally

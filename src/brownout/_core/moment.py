@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from brownout._core.outcome import OutcomeClass
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Tick
+    from brownout._core.cell import Tick
 
 MOMENT_NATS = 5.0  # what one moment may weigh: no single one decides
 LASTING = 0.5  # of the threshold, in a second: so much does a wait gain weight while it lasts,
@@ -27,23 +27,28 @@ class Room:
     def __init__(self) -> None:
         self.nats = 0.0
 
-    def take(
-        self,
-        nats: float,
-        moments: float,
-        lasting: float,
-        most: float = inf,
-        well: float = 0.0,
-    ) -> float:
-        """The part of so many nats that there is room for, if `most` are allowed at all.
+    @property
+    def full(self) -> bool:
+        """Whether there is room for a moment: no more of it is kept for the next tick anyway."""
+        return self.nats >= MOMENT_NATS
 
-        `moments` have passed since the last time, and `lasting` nats are allowed for the time itself;
-        `well` nats (not above zero) speak against.
-        """
+    def filled(self, moments: float, lasting: float) -> float:
+        """The nats that there is room for, when `moments` have passed and `lasting` nats' worth of time."""
         fill = MOMENT_NATS * max(moments, 0.0) + lasting
         self.nats = min(max(MOMENT_NATS, fill), self.nats + fill)
-        part = min(1.0, (min(self.nats, most) - well) / nats) if nats > 0 else 1.0
-        self.nats -= max(0.0, part * nats + well)
+        return self.nats
+
+    def spend(self, nats: float) -> None:
+        """So much of it is used up."""
+        self.nats -= nats
+
+    def take(self, nats: float, moments: float, lasting: float) -> float:
+        """The part of so many nats that there is room for."""
+        room = self.filled(moments, lasting)
+        if nats <= 0:
+            return 1.0
+        part = min(1.0, room / nats)
+        self.spend(part * nats)
         return part
 
 

@@ -14,7 +14,7 @@ from Incomplete Observations", JASA 53 (1958).
 from __future__ import annotations
 
 from array import array
-from itertools import chain
+from itertools import chain, compress
 from math import exp2, floor, inf, log2
 from sys import byteorder
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,8 +33,17 @@ MOST = 2**32 - 1  # of one count
 FINEST = 20  # OpenTelemetry's; the coarsest that is needed is 0,
 LONGEST = exp2(BUCKETS + LOWEST_OCTAVE - 1)  # which goes as far as this: every latency is shorter
 _ZERO = array("I", [0])
+_EMPTY = _ZERO * BUCKETS  # of every sketch in which nothing is censored
+_NARROW = array("H", [0]) * BUCKETS
+_WIDER = {"H": "I", "I": "Q"}
+_INDICES = range(BUCKETS)
+NOTHING = bytes(4 * BUCKETS)  # counts of 32 bits, all zero
 _LOW = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * (BUCKETS // 2), "little")
 HALF = int.from_bytes(b"\0\0\0\x80\0\0\0\0" * BUCKETS, "little")  # 2**31 in each lane
+HALF_FULL = int.from_bytes(b"\0\0\0\x80" * BUCKETS, "little")  # and in counts of 32 bits
+
+
+_LEAST = [exp2(LOWEST_OCTAVE + index / PER_OCTAVE) if index else 0.0 for index in range(BUCKETS)]
 
 
 def zeros() -> array[int]:
@@ -57,13 +66,25 @@ def middle(index: int, scale: int = SCALE) -> float:
 
 def least(index: int) -> float:
     """The least that a bucket holds, in seconds."""
-    return exp2(LOWEST_OCTAVE + index / PER_OCTAVE) if index else 0.0
+    return _LEAST[index]
+
+
+def together(raw: bytes) -> int:
+    """The bytes of all counts as one number, 32 bits for each.
+
+    No count ever falls, so one subtraction tells for all of them what was counted since.
+    """
+    return int.from_bytes(raw, byteorder)
+
+
+def widen(narrow: int) -> int:
+    """Counts of 32 bits each as 64 bits each: so they add up without a loop, or an overflow."""
+    return (narrow & _LOW) | (narrow >> 32 & _LOW) << 32 * BUCKETS
 
 
 def lanes(counts: array[int]) -> int:
-    """All counts as one number, each in 64 bits of it: so they add up without a loop, or an overflow."""
-    pairs = int.from_bytes(counts.tobytes(), byteorder)
-    return (pairs & _LOW) | (pairs >> 32 & _LOW) << 32 * BUCKETS
+    """All counts as one number, each in 64 bits of it."""
+    return widen(int.from_bytes(counts.tobytes(), byteorder))
 
 
 def unpack(wide: int) -> list[tuple[int, int]]:
@@ -75,16 +96,52 @@ def unpack(wide: int) -> list[tuple[int, int]]:
     return _pairs(chain.from_iterable(zip(counts[:half], counts[half:], strict=True)))
 
 
+def pairs_of(narrow: int) -> list[tuple[int, int]]:
+    """The (bucket, count) pairs of counts of 32 bits each, without those that are zero."""
+    counts = array("I", narrow.to_bytes(4 * BUCKETS, byteorder))
+    return list(zip(compress(_INDICES, counts), filter(None, counts), strict=True))
+
+
+def shut(numbers: Iterable[int]) -> bytes:
+    """Whole numbers, none negative, in as few bytes as they need: seven bits in each (LEB128)."""
+    out = bytearray()
+    for number in numbers:
+        while number > 127:
+            out.append(number & 127 | 128)
+            number >>= 7  # noqa: PLW2901 - the rest of it
+        out.append(number)
+    return bytes(out)
+
+
+def opened(raw: bytes) -> list[int]:
+    """The numbers of `shut`."""
+    numbers: list[int] = []
+    number = shift = 0
+    for byte in raw:
+        number |= (byte & 127) << shift
+        if byte > 127:
+            shift += 7
+        else:
+            numbers.append(number)
+            number = shift = 0
+    return numbers
+
+
 def _pairs(counts: Iterable[int]) -> list[tuple[int, int]]:
     return [(index, count) for index, count in enumerate(counts) if count]
 
 
 def _added(mine: array[int], theirs: list[tuple[int, int]], shift: int = 0) -> array[int]:
-    """`mine` with `theirs` on top, `2**shift` of their buckets in one; in 64 bits where 32 are too few."""
-    if max(mine) + sum(count for _, count in theirs) > MOST:
-        mine = array("Q", mine)
+    """`mine` with `theirs` on top, `2**shift` of their buckets in one; wider where it is too narrow."""
+    if not theirs:
+        return mine
+    if mine is _EMPTY:
+        mine = zeros()
     for index, count in theirs:
-        mine[index >> shift] += count
+        try:
+            mine[index >> shift] += count
+        except OverflowError:
+            mine = _added(array(_WIDER[mine.typecode], mine), [(index, count)], shift)
     return mine
 
 
@@ -113,7 +170,14 @@ class Sketch:
     def __init__(self) -> None:
         self.scale = SCALE
         self.answered = zeros()
-        self.censored = zeros()
+        self.censored = _EMPTY
+
+    @classmethod
+    def narrow(cls) -> Sketch:
+        """One for few counts, of 16 bits each; it grows wider when that is too little."""
+        sketch = cls()
+        sketch.answered = _NARROW[:]
+        return sketch
 
     def add(self, seconds: float, *, censored: bool = False) -> None:
         """Count one latency."""

@@ -6,35 +6,26 @@ It is told the time, and never waits but for its own lock, which is held for ari
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from brownout._core.because import ENOUGH_CALLS, Claim, Verdict, judged
-from brownout._core.breaker import CLOSED, Gate
+from brownout._core.age import AGE, AGE_BAND
+from brownout._core.baseline import DEAD_BAND, check_share
+from brownout._core.because import Claim, Verdict
 from brownout._core.budget import Budget
-from brownout._core.evidence import Evidence
-from brownout._core.judge import Judge
-from brownout._core.moment import in_order
-from brownout._core.state import State, moved, worst
-from brownout._core.usual import Usual
+from brownout._core.judge import FALSE_ALARM_SECONDS
+from brownout._core.kept import Kept, checked
+from brownout._core.operation import Operation
+from brownout._core.sketch import bucket
+from brownout._core.state import State, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from weakref import ReferenceType
 
-    from brownout._core.evidence import Tick
 
 FOLD_SECONDS = 0.1
-# A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
-# until it is named, for every so many of them: so a fold takes no great part of what such calls take.
-AHEAD = 20
-AHEAD_SECONDS = 0.01
-AHEAD_CALLS = 16
-TOGETHER = 3  # but only once for so many calls in flight
 OPERATIONS = 32  # of one target; what goes over lands in "other"
 OTHER = "other"
-_WELL = (None, State.HEALTHY)
-_KNOWN, _FEW = ("known", State.HEALTHY), ("few", None)
 THREADS = 16  # more shards than these are looked through for threads that have ended
 
 
@@ -56,110 +47,12 @@ class Mutex(Protocol):
     ) -> None: ...
 
 
-class Operation:
-    """One kind of call of a target: its evidence, its usual, its judge."""
-
-    __slots__ = (
-        "_ahead", "_news", "due", "evidence", "gates", "judge", "known", "name", "state", "usual",
-    )  # fmt: skip
-
-    def __init__(self, name: str, timeout: float, now: float) -> None:
-        self.name = name
-        self.evidence = Evidence(now)
-        self.usual = Usual(timeout)
-        self.judge = Judge(self.usual.baseline, now)
-        self.known = False
-        self.state: State | None = None  # what it is judged to be; None without evidence
-        self._ahead = -inf
-        self._news = 0
-        self.due = (
-            -inf
-        )  # from when on a call must look twice: a fold is due, or a gate is not closed
-        self.gates: list[
-            ReferenceType[Gate]
-        ] = []  # of every guard that calls it; gone with the guard
-
-    @property
-    def calm(self) -> bool:
-        """Whether every gate before it is closed."""
-        gates = [reference() for reference in list(self.gates)]
-        return all(gate is None or gate.phase is CLOSED for gate in gates)
-
-    def may_fold_ahead(self, now: float) -> bool:
-        """Another call did not end well: whether a fold may come ahead of its time.
-
-        Once for some of those that were in flight together, and not too often.
-        """
-        self._news += 1
-        if self._news * TOGETHER <= self.evidence.in_flight:
-            return False
-        ahead = max(self._ahead, now - AHEAD_SECONDS * AHEAD) + AHEAD_SECONDS
-        if ahead <= now:
-            self._ahead = ahead
-            return True
-        return self._news >= AHEAD_CALLS and self.judge.finding is None
-
-    def verdict(self, target: str, claim: Claim | None) -> Verdict:
-        """The state with its reason."""
-        finding, base = self.judge.finding, self.usual.baseline
-        rows = self.judge.recent()
-        return judged(target, self.name, self.evidence, base, finding, self.state, rows, claim)
-
-    def forget(self, now: float) -> None:
-        """Forget all but what is usual, after a fork."""
-        self.evidence.forget(now)
-        self.judge = Judge(self.usual.baseline, now)
-        self.known = False
-        self._move("forgotten", None)
-        self.due = -inf
-
-    def fold(self, now: float) -> None:
-        """Take in what is new, judge it, and learn from it if nothing is suspicious."""
-        self._news = 0
-        tick = self.evidence.fold(now)
-        for part in in_order(tick):
-            self.judge.step(part, tick.together)
-            self._follow()
-            self._learn(part)
-        finding = self.judge.finding
-        for reference in list(self.gates):
-            gate = reference()
-            if gate is not None and finding is not None:
-                gate.observe(finding.state, finding.supported_at, now)
-
-    def _move(self, event: str, after: State | None) -> None:
-        if after is not self.state:
-            self.state = moved(self.state, event, after)
-
-    def _follow(self) -> None:
-        """What the judge found is the state; where it finds nothing, what is known is."""
-        finding, ill = self.judge.finding, self.state not in _WELL
-        if finding is not None:
-            self._move("renamed" if ill else "alarm", finding.state)
-        elif ill:
-            self._move("recovered", State.HEALTHY if self.known else None)
-
-    def _learn(self, tick: Tick) -> None:
-        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
-            self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
-            self._move("lapsed", None)
-        # Half as many keep what was known: a target called at just that rate would flicker.
-        enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
-        # Nor is anything called HEALTHY for the first time while it looks ill.
-        self.known = enough and (self.known or not self.judge.suspicious)
-        ill = self.judge.finding is not None
-        if not ill:
-            self._move(*_KNOWN if self.known else _FEW)
-        self.usual.learn(tick, suspicious=self.judge.suspicious, ill=ill)
-        self.judge.rebase(self.usual.baseline, tick.at)
-
-
 class Target:
     """What is known of one target, shared by every guard of that name."""
 
     __slots__ = (
-        "_alive", "_mutex", "budget", "claim", "name", "next_fold", "operations", "problem",
-        "timeout",
+        "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "kept", "name", "next_fold",
+        "operations", "problem", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -170,7 +63,10 @@ class Target:
         self.operations: dict[str, Operation] = {}
         self.budget = Budget(mutex())
         self.claim: Claim | None = None
+        self.kept: dict[str, Kept] = {}  # by operation: what a predecessor knew to be usual
         self.timeout = inf
+        self.dead_band = DEAD_BAND
+        self.false_alarm_every = FALSE_ALARM_SECONDS
         self.next_fold = -inf
         self.problem: Exception | None = None
         self._mutex = mutex()
@@ -193,12 +89,63 @@ class Target:
             return found
         if len(self.operations) >= OPERATIONS:
             name = OTHER
-        return self.operations.setdefault(name, Operation(name, self.timeout, now))
+        new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
+        if (kept := self.kept.get(name)) is not None:
+            new.hear(kept, now)
+        return self.operations.setdefault(name, new)
+
+    def observe_age(self, name: str, age: float, thread: int, now: float) -> None:
+        """Count how old an answer of an operation was: a second latency, with a usual of its own."""
+        name = f"{name}{AGE}"
+        found = self.operations.get(name)
+        if found is None:
+            if len(self.operations) >= OPERATIONS:
+                name = f"{OTHER}{AGE}"
+            new = Operation(name, inf, now, AGE_BAND, self.false_alarm_every, aged=True)
+            if (kept := self.kept.get(name)) is not None:
+                new.hear(kept, now)
+            found = self.operations.setdefault(name, new)
+        found.evidence.shard(thread).answered[bucket(age)] += 1
+        if now >= self.next_fold:
+            self.tick(now)
+
+    def hear(self, operation: str, kept: Kept, now: float) -> bool:
+        """Take over what a predecessor knew to be usual, now or when the operation is first called.
+
+        Whether there was room for it. Raises ValueError for what no predecessor can have told.
+        """
+        checked(kept.told)
+        with self._mutex:
+            if len(self.kept) > OPERATIONS:
+                return False
+            self.kept[operation] = kept
+            if (known := self.operations.get(operation)) is not None:
+                known.hear(kept, now)
+        return True
+
+    def told(self) -> dict[str, dict[str, Any] | None]:
+        """What is usual of each operation, for a successor; None where that is to be forgotten."""
+        with self._mutex:
+            known = [
+                (name, one.usual.told(), one.usual.anew) for name, one in self.operations.items()
+            ]
+        return {name: told for name, told, anew in known if told is not None or anew}
+
+    def relearn(self, now: float, operation: str | None, errors: float | None) -> None:
+        """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
+        check_share(self.name, errors)
+        with self._mutex:
+            for name, known in self.operations.items():
+                if operation in {None, name}:
+                    known.relearn(now, errors)
+            for name in [name for name in self.kept if operation in {None, name}]:
+                del self.kept[name]
 
     @property
     def calls(self) -> int:
         """First attempts ever admitted, over all operations."""
-        return sum(operation.evidence.calls for operation in list(self.operations.values()))
+        every = list(self.operations.values())
+        return sum(operation.evidence.calls for operation in every if not operation.aged)
 
     def tick(self, now: float, news: Operation | None = None) -> None:
         """Fold if the last fold is long enough ago and nobody else is folding.

@@ -53,8 +53,7 @@ def guarded(
     async def call(*args: Any, **kwargs: Any) -> Any:
         loop = running() or on_a_loop()
         task: Any = current_task(loop)
-        read = clock.now
-        now, thread = read(), get_ident()
+        now, thread = clock.now(), get_ident()
         if now >= operation.due or DEADLINE.get() != inf or task is None:
             return await _looked(core, options, fn, args, kwargs, now)
         try:
@@ -64,8 +63,7 @@ def guarded(
             return await _looked(core, options, fn, args, kwargs, now)
         attempt.shard, attempt.began = shard, now
         attempt.deadline = ends = now + timeout
-        pending = shard.pending
-        pending[attempt] = None
+        (pending := shard.pending)[attempt] = None
         try:
             cancelling, wheel = task.cancelling(), wheel_for(loop, thread, ends)
             wheel.fresh[attempt] = task
@@ -81,18 +79,20 @@ def guarded(
             if known is None:  # the timer has fired meanwhile
                 over(core, wheel, attempt, task, cancelling, None)
         except BaseException as error:
-            flow = recover(Call(core, options, thread, now, inf), attempt, error, read())
+            flow = recover(Call(core, options, thread, now, inf), attempt, error, clock.now())
             done = await drive(flow, core, options, fn, args, kwargs)
             if done.error is error:
                 raise
             return _raised(done)
-        ended = read()
+        ended = clock.now()
         # As Core.succeed has it, since a call within a call costs; what is due is for the next to see.
         try:
             del pending[attempt]
         except KeyError:  # forked meanwhile: it is the parent's
             return value
-        seconds = ended - now
+        seconds, late = ended - now, wheel.late
+        if late.until > now or ended > late.due:  # we stood still meanwhile
+            seconds -= late.settle(now, ended)
         index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if free is not None:
@@ -153,6 +153,9 @@ def over(
 ) -> None:
     """The attempt is over: raises TimedOut if we cancelled its task, and that is what ended it."""
     wheel.take_out(attempt)
+    now = clock.now()
+    if now > wheel.late.due:
+        wheel.late.beat(now)
     if attempt.expired:
         ours = task.uncancel() <= cancelling
         if ours and isinstance(error, asyncio.CancelledError):
@@ -212,6 +215,7 @@ class Timer:
         self._task, self._cancelling = task, task.cancelling()
         self._wheel = wheel_for(loop, get_ident(), self._attempt.deadline)
         self._wheel.fresh[self._attempt] = task
+        self._attempt.shard.late = self._wheel.late
         self._token = DEADLINE.set(self._attempt.deadline)
 
     def __exit__(

@@ -9,6 +9,7 @@ from brownout._core.evidence import Attempt
 from brownout._core.flow import Call, Options
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
+from brownout._drive.stall import process
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,6 +39,7 @@ class AttemptBlock:
 
     def __enter__(self) -> Attempt:
         attempt = self._begin()
+        attempt.shard.late = attempt.shard.late or process
         self._token = DEADLINE.set(attempt.deadline)
         return attempt
 

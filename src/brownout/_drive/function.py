@@ -47,12 +47,3 @@ def name_of(fn: Callable[..., Any]) -> str:
         fn = fn.func
     name = getattr(fn, "__name__", type(fn).__name__)
     return "lambda" if name == "<lambda>" else str(name)[:100]
-
-
-def health_faults(health: object) -> list[str]:
-    """What is wrong with a health check."""
-    if health is None or (callable(health) and not is_async(health)):
-        return []
-    if isinstance(health, str) and health.startswith(("http://", "https://")):
-        return []
-    return ["health: give an http:// or https:// URL, or a `def` without arguments"]

@@ -17,6 +17,7 @@ from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
+from brownout._drive.stall import process
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def guarded(core: Core, options: Options, fn: Callable[..., Any]) -> Callable[..
         except KeyError:  # forked meanwhile: it is the parent's
             return value
         seconds = ended - now
+        if process.until > now or ended > process.due:  # nobody got a turn meanwhile
+            seconds -= process.lost(now, ended)
         index = int(log2(seconds) * PER_OCTAVE + OFFSET) if seconds > TINY else 0
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if free is not None:
@@ -96,6 +99,7 @@ def _looked(
     attempt = whole.admit(now)
     if isinstance(attempt, Refused):
         return _raised(drive(recover(whole, None, attempt, now), options, fn, args, kwargs))
+    attempt.shard.late = attempt.shard.late or process
     try:
         value = perform(attempt, options, fn, args, kwargs)
     except BaseException as error:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
-from brownout.cli import doctor, duration, fault, see, serve, unknown
+from brownout.cli import doctor, duration, fault, replay, see, serve, unknown
 from brownout.errors import BrownoutError
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("target", metavar="TARGET")
     _looking(explain)
     explain.set_defaults(run=see.explain)
+
+    replay.add(
+        verbs.add_parser("replay", help="judge a recorded stream of calls, faster than it happened")
+    )
 
     faults = verbs.add_parser("fault", help="failures made on purpose, each with an end")
     fault_verbs = faults.add_subparsers(dest="fault_verb", required=True, metavar="VERB")

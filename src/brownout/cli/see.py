@@ -14,6 +14,7 @@ from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fleet import local
 from brownout.fleet.wire import clean
 from brownout.render import json as as_json
+from brownout.render import scopes as as_scopes
 from brownout.render.explain import explain as explain_lines
 from brownout.render.faults import InForce, faults, suffering
 from brownout.render.text import Style, line, notes, style, table
@@ -59,6 +60,7 @@ def _watch(options: Namespace) -> int:
     path, how = _fleet(options), _style(options)
     end = time.monotonic() + options.seconds
     _, last = local.changes(path)
+    scopes = as_scopes.Scopes()
     while True:
         found, last = local.changes(path, last)
         for change in found:
@@ -68,6 +70,14 @@ def _watch(options: Namespace) -> int:
                 else line(change, style=how)
             )
             print(text, flush=True)
+        if found or scopes.open:
+            fleet = local.read(path)
+            for row in scopes.look(fleet.rows):
+                told = as_scopes.as_json(row, fleet.at) if options.json else None
+                print(
+                    json.dumps(told) if told else as_scopes.line(row, fleet.at, style=how),
+                    flush=True,
+                )
         left = end - time.monotonic()
         if left <= 0:
             return 0

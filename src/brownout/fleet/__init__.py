@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "Row", "Seen", "absence", "share"]
 
 
-def share(path: str | os.PathLike[str]) -> None:
+def share(path: str | os.PathLike[str], *, zone: str | None = None) -> None:
     """Write what this process sees into the fleet file at `path`, for `brownout status` and others to read.
 
     The evidence of every target is written each second, and each change of a state as it happens, by a
     daemon thread; the judge's thread is started too. The file is made if there is none, for this user
-    only. The observer is named by BROWNOUT_SERVICE (else by the program) and placed by BROWNOUT_ZONE.
-    A file that can't be written fails no call and delays none: the log says so once.
+    only. The observer is named by BROWNOUT_SERVICE (else by the program), and placed in `zone` (default:
+    BROWNOUT_ZONE): 1 to 63 printable characters, the same for all that share a fate, such as "zone-a". Who
+    suffers is told by zones then. A file that can't be written fails no call and delays none: the log says
+    so once.
 
-    Calling it again with the same path changes nothing. Raises ConfigurationError for another path, and
-    for what is no path of a file.
+    Calling it again with the same path changes nothing. Raises ConfigurationError for another path or zone,
+    for what is no path of a file, and for what is no name of a zone.
     """
     from brownout.fleet import sharing
 
-    sharing.share(path)
+    sharing.share(path, zone)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from brownout._file import Trouble, claim
+from brownout.fleet import usual as kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,11 +67,32 @@ class File:
         changes: Iterable[Told],
         *,
         prune: bool,
+        usual: Iterable[tuple[str, str, str | None]] = (),
     ) -> None:
-        """Write an observer, what it sees (pairs of target and JSON) and its changes, in one transaction."""
+        """Write an observer, what it sees (pairs of target and JSON) and its changes, in one transaction.
+
+        `usual` is what it knows to be usual: target, operation and JSON (None: what was kept is void).
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            self._write(connection, observer, evidence, changes, prune)
+            kept.put(connection, observer.name, observer.written, usual)
+
+        self._do(write)
+        if prune and self._connection is not None:
+            with suppress(sqlite3.Error):  # what is written is written; room is made the next time
+                self._connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+
+    def usual(self, name: str) -> tuple[list[kept.Told], int]:
+        """What programs of that name knew to be usual, and how many rows made no sense. Raises Trouble."""
+        found: list[tuple[list[kept.Told], int]] = []
+        self._do(lambda connection: found.append(kept.rows(connection, name)))
+        return found[0]
+
+    def _do(self, work: Callable[[sqlite3.Connection], None]) -> None:
         try:
             connection = self._open()
-            _in_one(connection, lambda: self._write(connection, observer, evidence, changes, prune))
+            _in_one(connection, lambda: work(connection))
         except Trouble:
             self.close()
             raise
@@ -83,9 +105,6 @@ class File:
             raise Trouble(
                 f"{what}; make its folder, writable for this user, or give another path"
             ) from error
-        if prune:
-            with suppress(sqlite3.Error):  # what is written is written; room is made the next time
-                connection.execute("PRAGMA incremental_vacuum(1000)").fetchall()
 
     def _write(
         self,
@@ -97,6 +116,7 @@ class File:
     ) -> None:
         if prune:
             _forget(connection, observer.written)
+            kept.forget(connection, observer.written)
             self._make_room(connection)
         _put(connection, observer, evidence, changes)
 
@@ -136,6 +156,9 @@ class File:
                 f"it has schema {version}, this brownout writes {SCHEMA};"
                 " use one version in all processes, or another path"
             )
+        connection.execute(
+            kept.TABLE
+        )  # files of an older version have none, and lose nothing by it
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
         connection.execute("PRAGMA wal_autocheckpoint = 250")  # pages: 1 MiB
         connection.execute(f"PRAGMA journal_size_limit = {1024 * 1024}").fetchall()

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from brownout._core.view import Observer, Row, Seen, rows
 from brownout.errors import BrownoutError, ConfigurationError
-from brownout.fleet import wire
+from brownout.fleet import usual, wire
 from brownout.fleet.file import APPLICATION, SCHEMA
 from brownout.fleet.fork import IN_USE
 
@@ -193,6 +193,7 @@ def _read(connection: sqlite3.Connection, path: str, after: int | None, now: flo
     observers, bad_observers = _observers(connection)
     seen, bad_evidence = _evidence(connection, observers)
     told, last, bad_changes = _changes(connection, after)
+    _, bad_usual = usual.rows(connection)
     wall = time.time() if now is None else now
     return Fleet(
         path=path,
@@ -203,7 +204,7 @@ def _read(connection: sqlite3.Connection, path: str, after: int | None, now: flo
         rows=rows(seen, wall),
         changes=told,
         last_change=last,
-        malformed=bad_observers + bad_evidence + bad_changes,
+        malformed=bad_observers + bad_evidence + bad_changes + bad_usual,
     )
 
 

@@ -14,6 +14,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from brownout._core.because import Number, Verdict
+from brownout._core.recent import Recent
 from brownout._core.sketch import FINEST, UNTOLD, Latencies, Sketch
 from brownout._core.state import State
 from brownout._core.view import Observer, Seen
@@ -29,6 +30,7 @@ MOST_OPERATIONS = 33  # a target's 32 and "other"
 MOST_NUMBERS = 64
 MOST_BUCKETS = 64  # of the shape
 MOST_ROWS = 512  # of the latencies
+MOST_SPANS = 16  # of the latest calls
 MOST_COUNTED = 10**12  # so that the sum over all that a reader takes fits in 64 bits
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
@@ -101,6 +103,8 @@ def _operation(verdict: Verdict, wall: Callable[[float], float], *, fine: bool) 
             "scale": verdict.latencies.scale,
             "rows": verdict.latencies.rows if fine else (),
         },
+        "recent": verdict.recent,
+        "own": clean(verdict.own, SENTENCE_CHARACTERS),
         "since": round(wall(verdict.since), 3),
         "at": round(wall(verdict.at), 3),
     }
@@ -153,7 +157,14 @@ def _verdict(target: str, claim: bool | None, body: object) -> Verdict:  # noqa:
         at=_number(told.get("at")),
         claim=claim,
         latencies=_latencies(told.get("latencies")),
+        recent=tuple(_recent(one) for one in _list(told.get("recent", []), MOST_SPANS)),
+        own=clean(_text(told.get("own", ""), MOST_BODY_BYTES), SENTENCE_CHARACTERS),
     )
+
+
+def _recent(value: object) -> Recent:
+    seconds, bad, calls = _list(value, 3)
+    return Recent(_number(seconds), _whole(bad, 0, MOST_COUNTED), _whole(calls, 0, MOST_COUNTED))
 
 
 def _latencies(value: object) -> Latencies:

@@ -6,8 +6,8 @@ import time
 from math import isinf
 from typing import TYPE_CHECKING
 
-from brownout._core.because import seconds
-from brownout._core.view import absence
+from brownout._core.view import absence, blame_sentence, scope_sentence
+from brownout._core.words import seconds
 from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, wrap
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def explain(row: Row, *, at: float, columns: int = 100, style: Style = PLAIN) ->
     lines = [f" {row.target}   {_state(row, style)}{_since(row, at)}", "─" * columns]
     lines += _indented(row.because + ".", columns)
     lines += _indented(_who(row), columns)
+    for label, sentence in _scope(row):
+        lines += _indented(f"{label}: {sentence}.", columns)
     together = row.together
     if together is not None and together.observers > 1:
         lines += _indented(_all(together), columns)
@@ -63,7 +65,25 @@ def undecided(row: Row, at: float) -> list[str]:
         )
     if row.ill and row.observers == 1:
         gaps.append("Whether others suffer too: only one observer has evidence.")
+    elif row.ill and not row.scope.kind:
+        sentence = scope_sentence(row)
+        gaps.append(f"{sentence[0].upper()}{sentence[1:]}.")
+    if row.ill and row.observers > 1 and not all(seen.observer.zone for seen in row.fresh):
+        gaps.append(
+            "Whether a zone suffers: some observers have none (brownout.share(path, zone=...),"
+            " or BROWNOUT_ZONE)."
+        )
     return gaps
+
+
+def _scope(row: Row) -> list[tuple[str, str]]:
+    """Who suffers, what is to blame, and what the target itself says, each with its label."""
+    told = [
+        ("Scope", scope_sentence(row) if row.scope.kind else ""),
+        ("Blame", blame_sentence(row)),
+        ("Contradiction", row.contradiction_because),
+    ]
+    return [(label, sentence) for label, sentence in told if sentence]
 
 
 def _unlearned(verdict: Verdict) -> bool:
@@ -110,6 +130,8 @@ def _verdict(verdict: Verdict, columns: int, style: Style) -> list[str]:
     kind = f"   {verdict.kind}, extent {verdict.extent:.2g}" if verdict.kind else ""
     lines = [f"   {verdict.operation}   {state}{kind}"]
     lines += [" " * 3 + line for line in _indented(verdict.because + ".", columns - 3)]
+    if verdict.own:
+        lines += [" " * 3 + line for line in _indented(f"Own trouble: {verdict.own}.", columns - 3)]
     if verdict.shape:
         lines.append(f"      {fit('latency, 1 ms to 10 s', 24)} {bars(verdict.shape, style)}")
     return lines + _numbers(verdict)

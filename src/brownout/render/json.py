@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from brownout._core.view import blame_sentence, scope_sentence
 from brownout.render.explain import undecided
 from brownout.render.faults import plainly
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from brownout._core.view import Observer, Row, Seen, Together
     from brownout.fleet.local import Fleet, ObservedChange
     from brownout.render.faults import InForce
+    from brownout.replay import Change
 
-__all__ = ["change", "explain", "status"]
+__all__ = ["blame", "change", "explain", "replayed", "scope", "status"]
 
 
 def status(fleet: Fleet, faults: Sequence[InForce] = ()) -> dict[str, Any]:
@@ -51,10 +53,15 @@ def explain(row: Row, at: float) -> dict[str, Any]:
 
     `target state because contradiction claim seen_by observers in_flight unanswered` are of the target;
     `observer operation kind extent since p50_seconds p99_seconds shape` are of the verdict that decided
-    (null without evidence). `together` has `observers calls p50_seconds p99_seconds`: the latencies of that
+    (null without evidence). `scope` says who suffers: `kind` (healthy, target, zone, observer, part; null:
+    not decided), `likeliest`, `zones`, `observers` (ids), `posterior`, `partition` ("zone-a | cache" or null)
+    and `because`. `blame` has `path` (from the target to what explains it) and `because`, null if nothing is
+    known to be; `contradiction_because` what it says of itself beside what its callers suffer, or null.
+    `together` has `observers calls p50_seconds p99_seconds`: the latencies of that
     operation as all counted observers saw them, added up. `views` is a list of `observer` (as in
     `status`), `counted` (false: stale), `state claim left_out operations`; an operation has `operation
-    state kind extent because since at shape` and `numbers`, a list of `name value limit unit`.
+    state kind extent because own since at shape`, `numbers`, a list of `name value limit unit`, and `recent`,
+    of `seconds bad calls`: how many of the calls of the last seconds were bad.
     `undecided` lists what was not decided, and why, as sentences.
     """
     counted = [(one, True) for one in row.fresh] + [(one, False) for one in row.stale]
@@ -84,6 +91,24 @@ def change(told: ObservedChange) -> dict[str, Any]:
     }
 
 
+def replayed(change: Change) -> dict[str, Any]:
+    """One change of a replay: `t_seconds target operation before state kind extent onset_seconds because`.
+
+    Both instants are in the recording's own time; `onset_seconds` is null unless something is wrong.
+    """
+    return {
+        "t_seconds": change.t_seconds,
+        "target": change.target,
+        "operation": change.operation,
+        "before": _name(change.before),
+        "state": _name(change.state),
+        "kind": change.kind,
+        "extent": change.extent,
+        "onset_seconds": change.onset_seconds,
+        "because": change.because,
+    }
+
+
 def _target(row: Row) -> dict[str, Any]:
     verdict = row.verdict
     numbers = {number.name: number.value for number in verdict.numbers} if verdict else {}
@@ -106,7 +131,29 @@ def _target(row: Row) -> dict[str, Any]:
         "p99_seconds": _finite(numbers.get("p99_seconds")),
         "shape": list(verdict.shape) if verdict else None,
         "together": _together(row.together),
+        "scope": scope(row),
+        "blame": blame(row),
+        "contradiction_because": row.contradiction_because or None,
     }
+
+
+def scope(row: Row) -> dict[str, Any]:
+    """Who suffers from a target; the keys are those of `scope` in `explain`."""
+    return {
+        "kind": row.scope.kind or None,
+        "likeliest": row.scope.likeliest or None,
+        "zones": list(row.scope.zones),
+        "observers": list(row.scope.observers),
+        "posterior": round(row.scope.posterior, 6),
+        "partition": row.partition or None,
+        "because": scope_sentence(row) or None,
+    }
+
+
+def blame(row: Row) -> dict[str, Any] | None:
+    """What is to blame beside the target; the keys are those of `blame` in `explain`."""
+    because = blame_sentence(row)
+    return {"path": list(row.blame), "because": because} if because else None
 
 
 def _together(together: Together | None) -> dict[str, Any] | None:
@@ -138,8 +185,10 @@ def _operation(verdict: Verdict) -> dict[str, Any]:
         "kind": verdict.kind,
         "extent": verdict.extent,
         "because": verdict.because,
+        "own": verdict.own or None,
         "since": verdict.since,
         "at": verdict.at,
+        "recent": [recent._asdict() for recent in verdict.recent],
         "shape": list(verdict.shape),
         "numbers": [
             {"name": n.name, "value": _finite(n.value), "limit": _finite(n.limit), "unit": n.unit}

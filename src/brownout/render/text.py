@@ -12,7 +12,7 @@ from math import isinf, nan
 from typing import TYPE_CHECKING
 
 from brownout._core.state import State
-from brownout._core.view import absence
+from brownout._core.view import absence, blame_sentence, scope_sentence
 from brownout.render.cells import PLAIN, Style, bars, fit, mark, paint, plain, style, width, wrap
 from brownout.render.faults import MARK
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from brownout._core.view import Row
     from brownout.fleet.local import Fleet, ObservedChange
+    from brownout.replay import Change
 
-__all__ = ["PLAIN", "Style", "line", "notes", "style", "table"]
+__all__ = ["PLAIN", "Style", "line", "notes", "replayed", "style", "table"]
 
 WINDOW_SECONDS = 30
 SHAPE_COLUMNS = 80  # narrower, the SHAPE folds away
@@ -172,6 +173,13 @@ class _Layout:
                 f" Seen by {row.seen_by} of {row.observers} observers, told by {row.observer.name}."
             )
         lines = wrap(text, self.columns - 8)
+        said = "its own health check said ok" in row.because
+        told = ["" if said else row.contradiction_because, blame_sentence(row)]
+        told[1:1] = [scope_sentence(row)] if row.scope.kind else []
+        for sentence in told:
+            lines += (
+                wrap(f"{sentence[0].upper()}{sentence[1:]}.", self.columns - 8) if sentence else []
+            )
         for one in row.stale:
             lines += wrap(f"Not counted: {absence(one.observer, at)}.", self.columns - 8)
         return [" " * 7 + text for text in lines]
@@ -253,3 +261,10 @@ def notes(fleet: Fleet, *, columns: int = 100, style: Style = PLAIN) -> list[str
     if left := sum(one.left_out for one in fleet.observers):
         told.append(f"{left} targets are missing: their observers have too many to share")
     return [plain(f" {text}", style) for note in told for text in wrap(note, columns - 1)]
+
+
+def replayed(change: Change) -> str:
+    """One change of a replay as a line."""
+    names = [one.name if one else "no evidence" for one in (change.before, change.state)]
+    what = f"{change.target} {change.operation}".rstrip()
+    return f"{change.t_seconds:10.1f} s  {what}  {' -> '.join(names)}  {change.because}"

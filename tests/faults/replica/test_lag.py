@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from brownout._core.history import History
 from brownout.errors import ConfigurationError
 from brownout.fault import Lag
-from brownout.fault.replica.lag import History
 
 
 def test_a_copy_is_behind_since_the_first_position_that_it_lacks() -> None:

@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from brownout import DeadlineHeader
+from brownout.ext.behind import age_header
 from brownout.ext.httpx.exchange import Exchange
 from brownout.ext.httpx.meaning import classify, library
 from brownout.ext.reply import IDEMPOTENT, Answered
@@ -51,7 +52,8 @@ class Transport(Base):  # type: ignore[misc]
     `transport` is the one that does the work; `guard` the Guard of the target it talks to;
     with `per_host` each host is a target of its own, "name/host" (see `Guard.per`). Raises what the
     inner transport raises, and the guard's own refusals and time-outs (`brownout.Refused`, `TimedOut`).
-    `deadline_headers` are written, with the time that is left; give () for none.
+    `deadline_headers` are written, with the time that is left; give () for none. With `ages` the `Age` header
+    of a good answer is told to the guard (see `Guard.observe_age`); one without that header is fresh.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Transport(Base):  # type: ignore[misc]
         guard: Guard,
         per_host: bool = False,
         deadline_headers: Sequence[DeadlineHeader] = (DeadlineHeader.ENVOY,),
+        ages: bool = False,
     ) -> None:
         self._inner = transport
+        self._ages = ages
         self._guard = guard
         self._per_host = per_host
         self._deadline_headers = tuple(deadline_headers)
@@ -98,7 +102,8 @@ class Transport(Base):  # type: ignore[misc]
 
         try:
             guard = self._guard_of(request)
-            return guard.call(send, request, **_options(exchange, guard))
+            options = _options(exchange, guard)
+            return self._aged(guard, guard.call(send, request, **options), options["operation"])
         except Answered as answered:
             exchange.spare = None
             return answered.response
@@ -133,7 +138,9 @@ class Transport(Base):  # type: ignore[misc]
 
         try:
             guard = self._guard_of(request)
-            return await guard.acall(send, request, **_options(exchange, guard))
+            options = _options(exchange, guard)
+            answer = await guard.acall(send, request, **options)
+            return self._aged(guard, answer, options["operation"])
         except Answered as answered:
             exchange.spare = None
             return answered.response
@@ -141,6 +148,14 @@ class Transport(Base):  # type: ignore[misc]
             request.extensions = exchange.users  # a redirect copies them
             if exchange.spare is not None:
                 await exchange.spare.aclose()
+
+    def _aged(self, guard: Guard, response: Any, operation: str) -> Any:
+        if self._ages:
+            told = response.headers.get("age")
+            age = 0.0 if told is None else age_header(told)
+            if age is not None:
+                guard.observe_age(age, operation=operation)
+        return response
 
     def _guard_of(self, request: Any) -> Guard:
         if not self._per_host:

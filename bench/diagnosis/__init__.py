@@ -1,0 +1,1 @@
+"""How well the judge names what is wrong: made-up streams, real labelled faults, others' rules beside."""

@@ -1,0 +1,96 @@
+"""The name of what is wrong: the state, how much of it there is, and whose calls it hits.
+
+A breaker opens on UNRESPONSIVE and CRASHED, and so ends what still works: they are named only where hardly
+any call is answered, so surely that it is no chance where half of them are.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING
+
+from brownout._core.baseline import LATE
+from brownout._core.modes import ERROR, FAST, OVERLOAD, REFUSED, WAITING
+from brownout._core.split import split
+from brownout._core.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from brownout._core.finding import Row, Split
+    from brownout._core.modes import Mode
+
+# What a call without an answer, and an answer, say for "2 % are answered" against "half are"; and by so
+# much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
+NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
+TOTAL_NATS = 6.0
+SILENT_CALLS = 3  # or so few, if they are in flight together and nobody is answered for so long
+QUIET_SECONDS = 0.25
+
+_TOTAL = (State.UNRESPONSIVE, State.CRASHED)
+_LATE = (3, 4, LATE)
+_NO_ANSWER = (REFUSED, WAITING + LATE - 1, WAITING + LATE)
+_BAD = {
+    "silent": (WAITING + LATE,),
+    "errors": (ERROR,),
+    "overload": (OVERLOAD,),
+    "refused": (REFUSED,),
+    "tail": (*_LATE, *(WAITING + level for level in _LATE)),
+    "too fast": (FAST,),
+}
+
+
+def _sums(rows: Sequence[Row]) -> list[int]:
+    return [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
+
+
+def state_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int], *, overloaded: bool) -> State:
+    """The state of a target that is ill in this way, as the ticks that decided show it."""
+    state = mode.state
+    if _total(_sums(rows), waiting, sum(row.tick.seconds for row in rows)):
+        state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
+    elif state in _TOTAL:
+        state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
+    # Once overloaded, its slowness and its silence are overload for as long as the load lasts.
+    if overloaded and mode.kind in {"shift", "tail", "silent"}:
+        return State.OVERLOADED
+    return state
+
+
+def _total(calls: Sequence[int], waiting: Sequence[int], seconds: float) -> bool:
+    """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
+    silent = waiting[WAITING + LATE]
+    none = sum(calls[index] for index in _NO_ANSWER) + silent
+    answers = sum(calls[:REFUSED]) + calls[FAST]
+    if silent >= SILENT_CALLS and not answers and seconds >= QUIET_SECONDS:
+        return True  # all who still wait have waited long, and nobody got an answer meanwhile
+    return none * NONE + answers * ONE >= TOTAL_NATS
+
+
+def extent_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int]) -> float:
+    """The share of the calls that it hits, as measured; for a shift, what the best explanation assumes."""
+    columns = _BAD.get(mode.kind)
+    if columns is None:
+        return mode.extent
+    calls = _sums(rows)
+    bad = sum(calls[index] + waiting[index] for index in columns)
+    every = sum(calls) + sum(waiting)
+    return min(1.0, bad / every) if bad else mode.extent
+
+
+def whose(mode: int, rows: Sequence[Row]) -> Split | None:
+    """The label of the calls that tells the bad ones from the good ones, if one does."""
+    counts: dict[str, dict[str, list[int]]] = {}
+    for part in (part for row in rows for part in row.parts if part.stream.labels):
+        nats = part.table.modes[mode].nats
+        calls = sum(part.calls)
+        bad = sum(count for index, count in enumerate(part.calls) if count and nats[index] > 0)
+        for label, value in part.stream.labels:
+            told = counts.setdefault(label, {}).setdefault(value, [0, 0])
+            told[0] += bad
+            told[1] += calls
+    found = [
+        split(label, {value: (bad, calls) for value, (bad, calls) in values.items()})
+        for label, values in counts.items()
+    ]
+    return next((one for one in found if one is not None), None)

@@ -76,7 +76,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _SKIPPED and os.environ.get("BROWNOUT_NO_SKIP") == "1":
         terminalreporter.section("BROWNOUT_NO_SKIP=1: skipped, so failed", red=True)
-        for name in _SKIPPED:
+        for name in dict.fromkeys(_SKIPPED):  # each that runs side by side collects them all
             terminalreporter.line(name)
 
 

@@ -178,7 +178,8 @@ class Ledger:
         """As `claim`. Cancelled, it gives back what it got."""
         import asyncio
 
-        for seconds in (*REPLY_SECONDS, 0.0):
+        waits = [*REPLY_SECONDS]
+        while True:
             op = self._claim(key, fingerprint, handler)
             claiming = asyncio.ensure_future(self.store.arun(op))
             try:
@@ -186,10 +187,9 @@ class Ledger:
             except asyncio.CancelledError:
                 claiming.add_done_callback(self._give_back)
                 raise
-            if isinstance(found, Claim) or not found.pending or not seconds:
-                break
-            await asyncio.sleep(seconds)
-        return found
+            if isinstance(found, Claim) or not found.pending or not waits:
+                return found
+            await asyncio.sleep(waits.pop(0))
 
     def _give_back(self, claiming: asyncio.Future[Claim | Found]) -> None:
         import asyncio

@@ -118,7 +118,9 @@ class Atomic(Way):
         except Exception as error:
             # Its caller would take the no for certain, and a late duplicate could yet succeed.
             log.warning("a handler's no could not be recorded: %s", type(error).__name__)
-            detail = "It was declined, and that could not be recorded. Call again, with the same key."
+            detail = (
+                "It was declined, and that could not be recorded. Call again, with the same key."
+            )
             await self.exchange.answer(Problem("not-recorded", detail, retry_after=1.0))
         else:
             self._kept = True

@@ -22,7 +22,6 @@ import brownout.testing
 from brownout import State
 from brownout._core.breaker import TRANSITIONS, GatePhase
 from brownout._core.ledger import TABLE, Move
-from brownout._core.ledger import diagram as ledger_diagram
 from brownout._core.state import MOVES
 
 HERE = Path(__file__).parent / "reference"
@@ -124,6 +123,41 @@ def states() -> str:
     edges = [(a.value, event, b.value) for (a, event), b in TRANSITIONS.items()]
     lines += ["", f"It starts {GatePhase.CLOSED.value}.", "", *diagram(edges), ""]
     return "\n".join(lines)
+
+
+def ledger() -> str:
+    lines = [
+        NOTE,
+        "# The ledger",
+        "",
+        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
+        "",
+        "| it is | what happens | handler | it is then | who asked is told |",
+        "|---|---|---|---|---|",
+    ]
+    edges: list[tuple[str, str, str]] = []
+    for (standing, event), found in TABLE.items():
+        classes = {None: found} if isinstance(found, Move) else found
+        for handler, move in classes.items():
+            who = handler.value if handler else "any"
+            cells = [standing.value, event.value, who, move.to.value, move.says.value]
+            lines.append(f"| {' | '.join(cells)} |")
+            if move.to is not standing:
+                of = f" ({handler.value})" if handler else ""
+                edges.append((standing.value, event.value + of, move.to.value))
+    lines += ["", *diagram(edges), "", "# Names", ""]
+    for name in (
+        "Ledger",
+        "HandlerClass",
+        "Standing",
+        "Claim",
+        "Found",
+        "Answer",
+        "Reply",
+        "Asker",
+    ):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def moves() -> list[str]:

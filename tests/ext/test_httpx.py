@@ -110,13 +110,24 @@ def test_the_budget_bounds_what_is_repeated(kind: Any, server: Server) -> None:
     assert len(server.came) in {22, 23}  # one token, and a tenth of 20
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_for_overload_is_repeated(kind: Any, server: Server, status: int) -> None:
+@pytest.mark.parametrize(
+    "refusal", [reply(429), reply(503, outcome="not-started")], ids=["429", "503 not-started"]
+)
+def test_a_refusal_for_overload_is_repeated(kind: Any, server: Server, refusal: Any) -> None:
     guard = generous()
-    server.script.append(reply(status))
+    server.script.append(refusal)
     with client_of(kind, guard) as client:
         assert client.request("POST", server.url, content=b"x").status_code == 200
     assert classes(guard) == {"OVERLOAD": 1, "SUCCESS": 1}
+
+
+def test_a_503_that_says_no_more_may_hide_what_was_done(kind: Any, server: Server) -> None:
+    guard = generous()
+    server.script.extend([reply(503), reply(503)])
+    with client_of(kind, guard) as client:
+        assert client.request("POST", server.url, content=b"x").status_code == 503
+        assert client.get(server.url).status_code == 200
+    assert classes(guard) == {"OVERLOAD": 2, "SUCCESS": 1}
 
 
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=["httpx-sync", "httpx2-async"])
@@ -683,7 +694,7 @@ def test_the_inner_transport_is_opened_and_closed(lib: Any) -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    from brownout.ext.httpx.meaning import retry_after
+    from brownout.ext.reply import retry_after
 
     assert retry_after(value) == seconds
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from brownout._core.ledger import TABLE, Event, HandlerClass, Move, Says, Standing, diagram, look
+from brownout._core.ledger import TABLE, Event, HandlerClass, Move, Says, Standing, look
 from tests.models.ledger import ATOMIC, OPAQUE, RESUMABLE, Model, Verdict, explore
 
 A, R, D, V, Q = (
@@ -139,11 +139,3 @@ def test_what_the_table_does_not_hold_can_not_happen() -> None:
         look(D, Event.NO_EFFECT, OPAQUE)
     with pytest.raises(KeyError):
         look(R, Event.REQUEST_OVER, ATOMIC)
-
-
-def test_the_diagram_is_made_from_the_table() -> None:
-    text = diagram()
-    assert "absent --> void: ask-or-void" in text
-    assert "running --> doubt: request, lease over (opaque)" in text
-    assert "void --> absent: collect" in text
-    assert "done --> running" not in text

@@ -19,7 +19,6 @@ from brownout._core.standing import (
     Says,
     Standing,
     Table,
-    diagram,
     look,
 )
 from brownout._core.value import Value
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_KEPT_BYTES", "MOST_SCOPE_CHARACTERS", "SKEW_SECONDS", "TABLE", "Answer", "Asker", "Claim", "Event",
     "Found", "HandlerClass", "Move", "Reply", "Row", "Rules", "Says", "Seen", "Standing", "Store", "Table",
-    "asked", "born", "canonical", "child_key", "diagram", "drive", "key_before", "look", "minted",
+    "asked", "born", "canonical", "child_key", "drive", "key_before", "look", "minted",
     "requested",
 ]  # fmt: skip
 

@@ -163,15 +163,3 @@ def look(
     """What `event` does to a key that stands so. KeyError: that can't happen."""
     found = table[standing, event]
     return found if isinstance(found, Move) else found[handler]
-
-
-def diagram() -> str:
-    """The table as a state diagram in Mermaid's language: what changes where a key stands."""
-    lines = ["stateDiagram-v2"]
-    for (standing, event), found in TABLE.items():
-        moves = {None: found} if isinstance(found, Move) else found
-        for handler, move in moves.items():
-            if move.to is not standing:
-                who = f" ({handler.value})" if handler else ""
-                lines.append(f"    {standing.value} --> {move.to.value}: {event.value}{who}")
-    return "\n".join(lines)

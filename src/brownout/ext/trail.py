@@ -10,12 +10,12 @@ theirs too; never of its siblings.
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 import time
 from contextvars import ContextVar
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from brownout import Certainty, OutcomeClass, Shown
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Classifier", "Trail", "certain", "lost", "mark", "same", "since", "tell", "trail"]
 
-E = TypeVar("E", bound=BaseException)
 ABOVE_MOST = 8
 CAUSES_MOST = 20
 
@@ -63,12 +62,14 @@ _threads = threading.local()
 
 
 def _owner() -> object:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no loop runs in this thread
-        task = None
-    if task is not None:
-        return task
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task: object = asyncio.current_task()
+        except RuntimeError:  # no loop runs in this thread
+            task = None
+        if task is not None:
+            return task
     try:
         return _threads.owner
     except AttributeError:
@@ -96,17 +97,19 @@ def lost(class_: OutcomeClass = OutcomeClass.FAILURE) -> Shown:
     return Shown(class_, Certainty.UNKNOWN)
 
 
-def tell(error: E, shown: Shown) -> E:
-    """Say on an exception what it shows; the first word counts, since it was nearest to what happened."""
+def tell(error: BaseException, shown: Shown, *, changes: bool = True) -> None:
+    """Say on an exception what it shows; the first word counts, since it was nearest to what happened.
+
+    `changes=False`: what was asked changes nothing, so that it is unknown matters to nothing else.
+    """
     if getattr(error, "brownout_shown", None) is None:
-        if shown.certainty is Certainty.UNKNOWN:
+        if changes and shown.certainty is Certainty.UNKNOWN:
             mark()
 
         def say(began: float) -> Shown:
             return since(shown, began)
 
         error.brownout_shown = say  # type: ignore[attr-defined]
-    return error
 
 
 def same(error: BaseException, first: BaseException) -> None:

@@ -21,6 +21,7 @@ from tests.seen import classes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from brownout import Outcome
     from brownout.fault import Proxy
 
 PAGE = Path(__file__).parents[3] / "docs/reference/clients.md"
@@ -58,17 +59,28 @@ def _started(stack: ExitStack, upstream: str, left: int = 9) -> Proxy:
         return _started(stack, upstream, left - 1)
 
 
+@contextmanager
+def proxy_of(upstream: str) -> Iterator[Proxy]:
+    """A proxy without a fault as yet."""
+    with ExitStack() as stack:
+        yield _started(stack, upstream)
+
+
 def tried(fn: Callable[[], Any], seconds: float | None = None, **options: Any) -> Trial:
     """Make one guarded call; an async function in a loop of its own, with a time-out if it is given."""
-    guard = Guard(f"matrix {next(_names)}", breaker=None, timeout=seconds or inf)
     if inspect.iscoroutinefunction(fn):
+        return asyncio.run(atried(fn, seconds, **options))
+    guard = Guard(f"matrix {next(_names)}", breaker=None, timeout=seconds or inf)
+    return _trial(guard, guard.outcome(fn, **options))
 
-        async def call() -> Any:
-            return await guard.outcome(fn, **options)
 
-        outcome = asyncio.run(call())
-    else:
-        outcome = guard.outcome(fn, **options)
+async def atried(fn: Callable[[], Any], seconds: float | None = None, **options: Any) -> Trial:
+    """The same on the running loop."""
+    guard = Guard(f"matrix {next(_names)}", breaker=None, timeout=seconds or inf)
+    return _trial(guard, await guard.outcome(fn, **options))
+
+
+def _trial(guard: Guard, outcome: Outcome[Any]) -> Trial:
     verdict = "succeeded" if outcome.succeeded else "failed" if outcome.failed else "unknown"
     return Trial(verdict, "/".join(classes(guard)), outcome.error)
 
@@ -99,6 +111,11 @@ def table(title: str) -> dict[tuple[str, str], str]:
     }
 
 
+def shown(trial: Trial, executed: int) -> str:
+    """As it stands in a cell: also that it was executed more than once."""
+    return f"{trial}, done {executed} times" if executed > 1 else str(trial)
+
+
 def check(title: str, found: dict[tuple[str, str], tuple[Trial, int]]) -> None:
     """No word that was not true; and what the reference says, cell by cell."""
     if os.environ.get("BROWNOUT_PRINT"):
@@ -109,14 +126,14 @@ def check(title: str, found: dict[tuple[str, str], tuple[Trial, int]]) -> None:
         if (trial.verdict == "failed" and executed)
         or (trial.verdict == "succeeded" and not executed)
     }
-    assert false == {}
+    assert not false, "\n".join(f"{where}: {what}" for where, what in false.items())
     told = {where: cell for where, cell in table(title).items() if cell != NONE}
     unlike = {
-        where: (f"page: {told.get(where)}", f"measured: {trial}", repr(trial.error))
-        for where, (trial, _) in found.items()
-        if told.get(where) != str(trial)
+        where: (f"page: {told.get(where)}", f"measured: {shown(*one)}", repr(one[0].error))
+        for where, one in found.items()
+        if told.get(where) != shown(*one)
     }
-    assert unlike == {}
+    assert not unlike, "\n".join(f"{where}: {what}" for where, what in unlike.items())
     assert told.keys() == found.keys()
 
 
@@ -125,7 +142,7 @@ def printed(found: dict[tuple[str, str], tuple[Trial, int]]) -> str:
     faults = list(dict.fromkeys(fault for fault, _ in found))
     clients = list(dict.fromkeys(client for _, client in found))
     lines = [f"| fault | {' | '.join(clients)} |", f"|---|{'---|' * len(clients)}"]
-    told = {where: str(trial) for where, (trial, _) in found.items()}
+    told = {where: shown(*one) for where, one in found.items()}
     for fault in faults:
         cells = [told.get((fault, client), NONE) for client in clients]
         lines.append(f"| {fault} | {' | '.join(cells)} |")

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -321,7 +322,7 @@ def test_matrix(database: str, truth: psycopg.Connection[Any]) -> None:
 
     order = list(cells)
     cells.sort(key=lambda cell: not cell[0].startswith("silence"))  # they take longest
-    results = together([lambda cell=cell: trial(*cell) for cell in cells])  # type: ignore[misc]
+    results = together([partial(trial, *cell) for cell in cells])
     by_cell = dict(zip(cells, results, strict=True))
     found = {cell: by_cell[cell] for cell in order}
     check("PostgreSQL", found)

@@ -23,8 +23,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from brownout import DeadlineHeader
-from brownout.ext.httpx.exchange import Answered, Exchange
-from brownout.ext.httpx.meaning import library
+from brownout.ext.httpx.exchange import Exchange
+from brownout.ext.httpx.meaning import classify, library
+from brownout.ext.reply import IDEMPOTENT, Answered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "classify"]
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 KEY_CHARACTERS = 255
 NAME_CHARACTERS = 100  # of a target, "name/host" in all
 
@@ -89,7 +89,11 @@ class Transport(Base):  # type: ignore[misc]
                 exchange.spare.close()
                 exchange.spare = None
             exchange.begin(attempt, trace, bounded=True)
-            response = self._inner.handle_request(request)
+            try:
+                response = self._inner.handle_request(request)
+            except BaseException as error:
+                exchange.tell(error)
+                raise
             return exchange.decide(response, attempt, "SyncByteStream")
 
         try:
@@ -120,7 +124,11 @@ class Transport(Base):  # type: ignore[misc]
                 await exchange.spare.aclose()
                 exchange.spare = None
             exchange.begin(attempt, trace, bounded=False)  # the guard's own timer ends it
-            response = await self._inner.handle_async_request(request)
+            try:
+                response = await self._inner.handle_async_request(request)
+            except BaseException as error:
+                exchange.tell(error)
+                raise
             return exchange.decide(response, attempt, "AsyncByteStream")
 
         try:

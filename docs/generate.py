@@ -43,7 +43,6 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
-    "unknown forget",
 )
 
 
@@ -96,6 +95,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
+    for name in ("Find", "Ledger", "Once", "Outcomes"):
+        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
         lines += entry(f"brownout.testing.{name}", getattr(brownout.testing, name))
     lines += ["## Errors", "", "```text"]
@@ -198,40 +199,6 @@ def diagram(edges: list[tuple[str, str, str]]) -> list[str]:
     lines += [f"    [*] --> {names[edges[0][0]]}"]
     lines += [f"    {names[a]} --> {names[b]}: {event}" for a, event, b in edges]
     return [*lines, "```"]
-
-
-def ledger() -> str:
-    lines = [
-        NOTE,
-        "# The ledger",
-        "",
-        "What can happen to a key, from `brownout._core.standing.TABLE`. What is not in it cannot happen.",
-        "",
-        "| it is | what happens | handler | it is then | who asked is told |",
-        "|---|---|---|---|---|",
-    ]
-    for (standing, event), found in TABLE.items():
-        moves = {None: found} if isinstance(found, Move) else found
-        for handler, move in moves.items():
-            who = handler.value if handler else "any"
-            told = [standing.value, event.value, who, move.to.value, move.says.value]
-            lines.append(f"| {' | '.join(told)} |")
-    lines += ["", "```mermaid", ledger_diagram(), "```", "", "# Names", ""]
-    for name in (
-        "Ledger",
-        "Once",
-        "Outcomes",
-        "HandlerClass",
-        "Standing",
-        "Claim",
-        "Found",
-        "Answer",
-        "Reply",
-        "Asker",
-        "Find",
-    ):
-        lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
-    return "\n".join(lines).rstrip() + "\n"
 
 
 def cli() -> str:

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from brownout._core.state import MOVES
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py: change the code, not this file. -->\n"
 MADE = {
-    "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard", "Ledger", "Once",
-    "Outcomes", "Retry", "Transport", "deadline",
+    "Adapter", "AsyncInterceptor", "Breaker", "DeadlineHeader", "Deadlines", "FakeClock", "Find", "Guard",
+    "Interceptor", "Ledger", "Once", "Outcomes", "Retry", "Transport", "deadline",
 }  # by users  # fmt: skip
+CLIENTS = ("aiohttp", "asyncpg", "grpc", "psycopg", "redis", "requests", "sqlalchemy", "urllib3")
 VERBS = (
     "demo",
     "status",
@@ -43,6 +45,7 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
+    "unknown forget",
 )
 
 
@@ -95,6 +98,8 @@ def api() -> str:
     for name in reversed(brownout.ext.asgi.__all__):
         lines += entry(f"brownout.ext.asgi.{name}", getattr(brownout.ext.asgi, name))
     lines += entry("brownout.ext.httpx.Transport", brownout.ext.httpx.Transport)
+    for module in CLIENTS:
+        lines += client(module)
     for name in ("Find", "Ledger", "Once", "Outcomes"):
         lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     for name in brownout.testing.__all__:
@@ -102,6 +107,21 @@ def api() -> str:
     lines += ["## Errors", "", "```text"]
     lines += [inspect.getdoc(brownout.errors) or "", "```", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def client(name: str) -> list[str]:
+    """One module of a client: what it says of itself, and its names."""
+    module = import_module(f"brownout.ext.{name}")
+    text = (inspect.getdoc(module) or "").replace("\n    ", "\n        ")
+    lines = [f"## `brownout.ext.{name}`", "", text, ""]
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if public in {"classify", "resends", "ResendWarning"} or not inspect.getdoc(thing):
+            continue
+        made = inspect.isfunction(thing) or public in MADE  # the others are made by their library
+        call = signature(thing) if made else ""
+        lines += [f"### `brownout.ext.{name}.{public}{call}`", "", inspect.getdoc(thing) or "", ""]
+    return lines
 
 
 def states() -> str:
@@ -149,6 +169,8 @@ def ledger() -> str:
     lines += ["", *diagram(edges), "", "# Names", ""]
     for name in (
         "Ledger",
+        "Once",
+        "Outcomes",
         "HandlerClass",
         "Standing",
         "Claim",
@@ -156,6 +178,7 @@ def ledger() -> str:
         "Answer",
         "Reply",
         "Asker",
+        "Find",
     ):
         lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     return "\n".join(lines).rstrip() + "\n"

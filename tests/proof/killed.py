@@ -110,10 +110,11 @@ class Work:
         self.runs = 0
         self.effects = os.open(place.file, os.O_WRONLY | os.O_APPEND)
         self.lock = os.open(place.file, os.O_RDONLY)
-        self.atomic = self.ledger.once("atomic")(self._atomic)
+        if "atomic" in place.handlers:
+            self.atomic = self.ledger.once("atomic")(self._atomic)
+            self.aatomic = self.ledger.once("atomic")(self._aatomic)
         self.resumable = self.ledger.once("resumable")(self._resumable)
         self.opaque = self.ledger.once("opaque")(self._opaque)
-        self.aatomic = self.ledger.once("atomic")(self._aatomic)
         self.aresumable = self.ledger.once("resumable")(self._aresumable)
         self.aopaque = self.ledger.once("opaque")(self._aopaque)
 

@@ -51,6 +51,11 @@ class Reply(Value):
     body: bytes = b""
     whole: bool = True
 
+    @property
+    def pending(self) -> bool:
+        """Whether only the fact is there, and the body is still being answered, or was lost."""
+        return not self.whole and not self.body
+
     def kept(self, most_bytes: int = MOST_KEPT_BYTES) -> Reply:
         """As a ledger keeps it: with its body, or with the digest of one that is too large."""
         if len(self.body) <= most_bytes or not self.whole:
@@ -149,6 +154,11 @@ class Answer(NamedTuple):
         """Whether nothing will change it any more."""
         return self.standing in {Standing.DONE, Standing.VOID}
 
+    @property
+    def pending(self) -> bool:
+        """Whether it is done, and what it answered has not been written yet, or was lost."""
+        return self.standing is Standing.DONE and (self.reply is None or self.reply.pending)
+
 
 class Found(NamedTuple):
     """Somebody was first with a key: where it stands. `retry_after` is in seconds."""
@@ -157,6 +167,11 @@ class Found(NamedTuple):
     reply: Reply | None = None
     retry_after: float | None = None
     because: str = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is done, and what it answered has not been written yet, or was lost."""
+        return self.standing is Standing.DONE and (self.reply is None or self.reply.pending)
 
 
 class Claim:

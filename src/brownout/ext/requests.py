@@ -55,6 +55,9 @@ class Adapter(HTTPAdapter):
     requests' own HTTPAdapter. Raises what that raises, and the guard's own refusals (`brownout.Refused`).
     """
 
+    _guard: Guard | None = None  # one that was pickled only looks
+    _deadline_headers: tuple[DeadlineHeader, ...] = ()
+
     def __init__(
         self,
         *args: Any,
@@ -101,12 +104,10 @@ class Adapter(HTTPAdapter):
         key = request.headers.get("Idempotency-Key")
         guard, spare = self._guard, list[Any]()
         replayable = request.body is None or isinstance(request.body, (bytes, str))
-        attempts: list[Attempt] = []
 
         def send(attempt: Attempt) -> Any:
             while spare:
                 spare.pop().close()
-            attempts.append(attempt)
             attempt.waiting()
             request.headers.update(attempt.headers(time.monotonic(), self._deadline_headers))
             token = ATTEMPT.set(attempt)

@@ -92,6 +92,9 @@ class Link:
         self._connection: sqlite3.Connection | None = None
         self._which = (0, 0)
 
+    def __del__(self) -> None:
+        self.close()
+
     def open(self, *, create: bool = False) -> sqlite3.Connection:
         """The connection. Raises WrongSchema, LedgerUnavailable, sqlite3.Error and OSError."""
         if self.lost:

@@ -22,6 +22,7 @@ from brownout._core.ledger import (
     canonical,
 )
 from brownout._core.ledger import Event as On
+from brownout._drive.clock import clock
 from brownout.errors import ConfigurationError, LedgerUnavailable
 from brownout.ledger import ending, enlisting, operations
 from brownout.ledger.beat import Heartbeat
@@ -37,6 +38,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WAIT_SECONDS = 5.0
+REPLY_SECONDS = (
+    0.01,
+    0.05,
+    0.2,
+)  # a reply that is not in its fact's own commit comes so much later
 
 current: ContextVar[Claim | None] = ContextVar("brownout_claim", default=None)
 """What is being run in this context: set by `Ledger.running`."""
@@ -158,7 +164,13 @@ class Ledger:
         its transaction. Raises KeyMalformed, KeyFromTheFuture, KeyTooOld and OtherPayload; after these,
         and after LedgerUnavailable, it is certain that nothing was started.
         """
-        return self.store.run(self._claim(key, fingerprint, handler))
+        found = self.store.run(self._claim(key, fingerprint, handler))
+        for seconds in REPLY_SECONDS:
+            if isinstance(found, Claim) or not found.pending:
+                break
+            clock.sleep(seconds)
+            found = self.store.run(self._claim(key, fingerprint, handler))
+        return found
 
     async def aclaim(
         self, key: str, fingerprint: bytes, handler: HandlerClass | str
@@ -166,12 +178,18 @@ class Ledger:
         """As `claim`. Cancelled, it gives back what it got."""
         import asyncio
 
-        claiming = asyncio.ensure_future(self.store.arun(self._claim(key, fingerprint, handler)))
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            claiming.add_done_callback(self._give_back)
-            raise
+        waits = [*REPLY_SECONDS]
+        while True:
+            op = self._claim(key, fingerprint, handler)
+            claiming = asyncio.ensure_future(self.store.arun(op))
+            try:
+                found = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                claiming.add_done_callback(self._give_back)
+                raise
+            if isinstance(found, Claim) or not found.pending or not waits:
+                return found
+            await asyncio.sleep(waits.pop(0))
 
     def _give_back(self, claiming: asyncio.Future[Claim | Found]) -> None:
         import asyncio

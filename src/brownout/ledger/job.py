@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from brownout._core.ledger import Claim, Found, HandlerClass, Reply, Standing
-from brownout._drive.clock import clock
 from brownout.errors import (
     AlreadyTaken,
     ConfigurationError,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-REPLY_SECONDS = (0.01, 0.05, 0.2)  # how much later than its fact a reply may come: one write
 
 
 class Job(NamedTuple):
@@ -116,13 +113,12 @@ def _call(job: Job, function: Callable[..., Any], args: Any, named: Any) -> Any:
     key, fingerprint = job.named(args, named)
     claim = job.ledger.claim(key, fingerprint, job.handler)
     if isinstance(claim, Found):
-        return _replayed(job, key, _with_reply(job, key, fingerprint, claim))
+        return _replayed(job, key, claim)
     try:
         with job.ledger.running(claim):
             value = function(*args, **named)
     except AlreadyTaken:
-        again = job.ledger.claim(key, fingerprint, job.handler)
-        return _replayed(job, key, _with_reply(job, key, fingerprint, again))
+        return _replayed(job, key, job.ledger.claim(key, fingerprint, job.handler))
     except BaseException as error:
         with _noting(error):
             if isinstance(error, NoEffect):
@@ -138,13 +134,12 @@ async def _acall(job: Job, function: Callable[..., Any], args: Any, named: Any) 
     key, fingerprint = job.named(args, named)
     claim = await job.ledger.aclaim(key, fingerprint, job.handler)
     if isinstance(claim, Found):
-        return _replayed(job, key, await _awith_reply(job, key, fingerprint, claim))
+        return _replayed(job, key, claim)
     try:
         with job.ledger.running(claim):
             value = await function(*args, **named)
     except AlreadyTaken:
-        again = await job.ledger.aclaim(key, fingerprint, job.handler)
-        return _replayed(job, key, await _awith_reply(job, key, fingerprint, again))
+        return _replayed(job, key, await job.ledger.aclaim(key, fingerprint, job.handler))
     except BaseException as error:
         with _noting(error):
             if isinstance(error, NoEffect):
@@ -154,29 +149,6 @@ async def _acall(job: Job, function: Callable[..., Any], args: Any, named: Any) 
         raise
     reply = _reply(value)
     return _value(reply, await job.ledger.acomplete(claim, reply), value)
-
-
-def _with_reply(job: Job, key: str, fingerprint: bytes, found: Claim | Found) -> Claim | Found:
-    """What was found, once the reply has come after the commit of an atomic handler's work."""
-    for seconds in REPLY_SECONDS:
-        if isinstance(found, Claim) or found.standing is not Standing.DONE or found.reply:
-            break
-        clock.sleep(seconds)
-        found = job.ledger.claim(key, fingerprint, job.handler)
-    return found
-
-
-async def _awith_reply(
-    job: Job, key: str, fingerprint: bytes, found: Claim | Found
-) -> Claim | Found:
-    import asyncio
-
-    for seconds in REPLY_SECONDS:
-        if isinstance(found, Claim) or found.standing is not Standing.DONE or found.reply:
-            break
-        await asyncio.sleep(seconds)
-        found = await job.ledger.aclaim(key, fingerprint, job.handler)
-    return found
 
 
 @contextmanager

@@ -203,7 +203,7 @@ class Once:
                 await self._run(call, got, scope, send, partial(self._over, at, mine))
                 return
             left = end - loop.time()
-            if got.standing is Standing.DONE and got.reply is None and replies:
+            if got.pending and replies:
                 await asyncio.sleep(replies.pop(0))
             elif got.standing is not Standing.RUNNING or left <= 0:
                 await self._replay(call, got, send)

@@ -56,14 +56,6 @@ def own() -> Guard:
     return Guard(f"own {next(_names)}", breaker=None)
 
 
-def judged(error: Exception, classify: Any) -> Exception:
-    """An answer that its caller makes an error of: only `classify` knows what it says."""
-    shown = classify(error)
-    assert shown is not None
-    tell(error, shown)
-    return error
-
-
 def with_httpx(ask: Ask) -> None:
     transport = ext_httpx.Transport(httpx.HTTPTransport(verify=False), guard=own())
     with httpx.Client(
@@ -72,10 +64,7 @@ def with_httpx(ask: Ask) -> None:
         if ask.warm:
             client.post(ask.warm, content=SMALL)
             time.sleep(0.2)
-        try:
-            client.request(ask.method, ask.url, content=ask.body).raise_for_status()
-        except httpx.HTTPStatusError as error:
-            raise judged(error, ext_httpx.classify) from None
+        client.request(ask.method, ask.url, content=ask.body).raise_for_status()
 
 
 async def with_httpx_async(ask: Ask) -> None:
@@ -86,12 +75,9 @@ async def with_httpx_async(ask: Ask) -> None:
         if ask.warm:
             await client.post(ask.warm, content=SMALL)
             await asyncio.sleep(0.2)
-        try:
-            async with asyncio.timeout(ask.leave_seconds):
-                answered = await client.request(ask.method, ask.url, content=ask.body)
-            answered.raise_for_status()
-        except httpx.HTTPStatusError as error:
-            raise judged(error, ext_httpx.classify) from None
+        async with asyncio.timeout(ask.leave_seconds):
+            answered = await client.request(ask.method, ask.url, content=ask.body)
+        answered.raise_for_status()
 
 
 def with_requests(ask: Ask) -> None:
@@ -102,16 +88,9 @@ def with_requests(ask: Ask) -> None:
         if ask.warm:
             session.post(ask.warm, data=SMALL, timeout=ask.seconds, verify=False)
             time.sleep(0.2)
-        try:
-            session.request(
-                ask.method,
-                ask.url,
-                data=ask.body,
-                timeout=(ask.connect_seconds, ask.seconds),
-                verify=False,
-            ).raise_for_status()
-        except requests.HTTPError as error:
-            raise judged(error, ext_requests.classify) from None
+        spans = (ask.connect_seconds, ask.seconds)
+        found = session.request(ask.method, ask.url, data=ask.body, timeout=spans, verify=False)
+        found.raise_for_status()
 
 
 def with_urllib3(ask: Ask) -> None:
@@ -149,23 +128,18 @@ async def asking_aiohttp(ask: Ask, body: Any, session: aiohttp.ClientSession) ->
             async with session.post(ask.warm, data=SMALL, ssl=False) as response:
                 await response.read()
             await asyncio.sleep(0.2)
-        try:
-            async with asyncio.timeout(ask.leave_seconds):
-                async with session.request(ask.method, ask.url, data=body, ssl=False) as response:
-                    await response.read()
-                    response.raise_for_status()
-        except aiohttp.ClientResponseError as error:
-            if error.__cause__ is None:
-                raise judged(error, ext_aiohttp.classify) from None
-            raise
+        async with asyncio.timeout(ask.leave_seconds):
+            async with session.request(ask.method, ask.url, data=body, ssl=False) as response:
+                await response.read()
+                response.raise_for_status()
 
 
-CLIENTS: dict[str, Callable[[Ask], Any]] = {
-    "httpx": with_httpx,
-    "httpx, async": with_httpx_async,
-    "requests": with_requests,
-    "urllib3": with_urllib3,
-    "aiohttp": with_aiohttp,
+CLIENTS: dict[str, tuple[Callable[[Ask], Any], Any]] = {
+    "httpx": (with_httpx, ext_httpx.classify),
+    "httpx, async": (with_httpx_async, ext_httpx.classify),
+    "requests": (with_requests, ext_requests.classify),
+    "urllib3": (with_urllib3, ext_urllib3.classify),
+    "aiohttp": (with_aiohttp, ext_aiohttp.classify),
 }
 ASYNC = ("httpx, async", "aiohttp")
 RESENDS = ("urllib3", "aiohttp")
@@ -254,7 +228,8 @@ def play(stage: Stage, fault: str, client: str) -> tuple[Trial, int]:
         given["warm"] = f"{here}/{given['warm']}/warm"
     if path.startswith("race"):
         given["warm"] = f"{here}/{path}/warm"
-    ask, call = Ask(url, **given), CLIENTS[client]
+    ask = Ask(url, **given)
+    call, classify = CLIENTS[client]
     if client in ASYNC:
 
         async def asked() -> None:
@@ -264,9 +239,9 @@ def play(stage: Stage, fault: str, client: str) -> tuple[Trial, int]:
                 if ask.body is BIG:  # until the server has ended what still waits to be sent
                     await asyncio.sleep(1.8)
 
-        found = tried(asked)
+        found = tried(asked, classify=classify)
     else:
-        found = tried(partial(call, ask))
+        found = tried(partial(call, ask), classify=classify)
     return found, server.done[id_]
 
 

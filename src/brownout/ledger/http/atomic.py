@@ -139,7 +139,7 @@ class Atomic(Way):
         try:
             found = await self.again(self.look_up)
             for pause in waits:
-                if found.standing is not Standing.DONE or found.reply is not None:
+                if not found.pending:
                     break
                 await asyncio.sleep(pause)
                 found = await self.look_up()

@@ -108,7 +108,7 @@ async def found(
                 voided.append((route, await one.aask(question.key, void=True, seconds=left)))
             told = _joined(voided)
         left = end - loop.time()
-        if told[0].standing is Standing.DONE and told[0].reply is None and replies:
+        if told[0].pending and replies:
             await asyncio.sleep(replies.pop(0))
             continue
         settled = told[0].fact or told[0].standing is Standing.DOUBT

@@ -460,3 +460,17 @@ def test_without_the_ledger_no_payment_begins(bank: Bank) -> None:
 
     bank.handler.does = answering(201, b"paid")
     asyncio.run(script())
+
+
+def test_a_no_that_can_t_be_recorded_is_not_told_as_certain(bank: Bank) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        with closing(bank.connect()) as db:
+            db.execute("ALTER TABLE brownout_ledger RENAME TO gone")
+        await answering(402, b"no")(scope, receive, send)
+
+    async def script() -> None:
+        bank.handler.does = answer
+        call = await bank.call()
+        assert (call.status, call.problem, call.outcome) == (503, "not-recorded", "")
+
+    asyncio.run(script())

@@ -64,7 +64,8 @@ class Shop:
         self.go.set()
         self.url = ""
         self.place: HttpFaults
-        self.client = httpx2.Client(verify=False)  # certificates take long to read
+        # Certificates take long to read. And servers close a connection whose handler has raised.
+        self.client = httpx2.Client(verify=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
     def paid(self, what: str) -> int:
         with closing(sqlite3.connect(self.path)) as db:

@@ -116,8 +116,12 @@ class Atomic(Way):
         except (StillRunning, Voided, InDoubt) as error:
             await self.exchange.answer(problem_of(error))
         except Exception as error:
+            # Its caller would take the no for certain, and a late duplicate could yet succeed.
             log.warning("a handler's no could not be recorded: %s", type(error).__name__)
-            await self.exchange.release("")
+            detail = (
+                "It was declined, and that could not be recorded. Call again, with the same key."
+            )
+            await self.exchange.answer(Problem("not-recorded", detail, retry_after=1.0))
         else:
             self._kept = True
             await self.tell(told, reply)
@@ -135,7 +139,7 @@ class Atomic(Way):
         try:
             found = await self.again(self.look_up)
             for pause in waits:
-                if found.standing is not Standing.DONE or found.reply is not None:
+                if not found.pending:
                     break
                 await asyncio.sleep(pause)
                 found = await self.look_up()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["commits", "ends", "reads"]
+__all__ = ["commits", "ends", "reads", "runs"]
 
 _QUOTED = re.compile(
-    r"(?P<text>'(?:[^']|'')*')|(?P<name>\"(?:[^\"]|\"\")*\")|--[^\n]*|/\*.*?\*/", re.DOTALL
+    r"(?P<text>'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)|(?P<name>\"(?:[^\"]|\"\")*\")"
+    r"|--[^\n]*|/\*.*?\*/",
+    re.DOTALL,
 )
-_COMMITS = re.compile(r"(?:^|;)[\s(]*(?:commit|end|prepare\s+transaction|call|do)\b", re.IGNORECASE)
+_ESCAPED = "\\'"  # where a quotation ends then, depends on how it began
+_COMMITS = re.compile(r"(?:^|;)[\s(]*(?:commit|end|prepare\s+transaction)\b", re.IGNORECASE)
+_RUNS = re.compile(r"(?:^|;)[\s(]*(?:call|do)\b", re.IGNORECASE)
 _ENDS = re.compile(r"^\s*(?:commit|end)(?:\s+\w+)*\s*;?\s*$", re.IGNORECASE)
 _READS = re.compile(r"^[\s(]*(?:select|show|set|reset|begin|start|rollback|abort|savepoint|release"
                     r"|declare|fetch|close|discard|listen|values|table|with)\b", re.IGNORECASE)  # fmt: skip
@@ -29,7 +33,7 @@ def _bare(text: str) -> str:
 
 def commits(text: str) -> bool:
     """Whether a text may commit a transaction; rather yes than no."""
-    return bool(_COMMITS.search(_bare(text)))
+    return _ESCAPED in text or bool(_COMMITS.search(_bare(text)))
 
 
 def reads(text: str) -> bool:
@@ -37,8 +41,15 @@ def reads(text: str) -> bool:
     bare = _bare(text)
     if not bare.strip():
         return True
+    if _ESCAPED in text:
+        return False
     called = {each.lower() for each in _CALLED.findall(bare)}
     return bool(_READS.match(bare)) and not _WRITES.search(bare) and called <= _HARMLESS
+
+
+def runs(text: str) -> bool:
+    """Whether a text runs a procedure, which may commit where no transaction is open."""
+    return bool(_RUNS.search(_bare(text)))
 
 
 def ends(text: str) -> bool:

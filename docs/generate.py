@@ -45,6 +45,7 @@ VERBS = (
     "unknown list",
     "unknown resolve",
     "unknown void",
+    "unknown forget",
 )
 
 
@@ -168,6 +169,8 @@ def ledger() -> str:
     lines += ["", *diagram(edges), "", "# Names", ""]
     for name in (
         "Ledger",
+        "Once",
+        "Outcomes",
         "HandlerClass",
         "Standing",
         "Claim",
@@ -175,6 +178,7 @@ def ledger() -> str:
         "Answer",
         "Reply",
         "Asker",
+        "Find",
     ):
         lines += entry(f"brownout.ledger.{name}", getattr(brownout.ledger, name))
     return "\n".join(lines).rstrip() + "\n"

@@ -131,7 +131,9 @@ def test_void_sees_to_it_that_it_never_happens(
     url: str, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(url, KEY)
-    code, out, _ = run(capsys, "void", KEY, "--journal", url, "--ask", "x:", "--within", "200ms")
+    code, out, _ = run(
+        capsys, "void", KEY, "--journal", url, "--ask", "x:", "--scope", "", "--within", "200ms"
+    )
     assert (code, out) == (0, f"{KEY}  pay  failed     never happened, and never will\n")
     assert opened(url).unsettled() == []
     with pytest.raises(AssertionError):  # it is void
@@ -145,9 +147,9 @@ def done_or_void(ledger: Ledger, key: str) -> None:
 def test_a_key_out_of_a_log_needs_no_journal(
     url: str, ledger: Ledger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = run(capsys, "void", KEY, "--ask", "x:", "--within", "200ms")
+    code, out, _ = run(capsys, "void", KEY, "--ask", "x:", "--scope", "", "--within", "200ms")
     assert (code, out.split()[2]) == (0, "failed")
-    code, _, err = run(capsys, "void", "order-7", "--ask", "x:")
+    code, _, err = run(capsys, "void", "order-7", "--ask", "x:", "--scope", "")
     assert (code, "no UUID of version 7" in err) == (2, True)
 
 
@@ -175,6 +177,7 @@ def test_what_somebody_has_found_out_is_forgotten(
             ["resolve", "no-such-key", "--journal", "JOURNAL", "--ask", "x:"],
             "see: brownout unknown list",
         ),
+        (["void", str(KEY), "--journal", "JOURNAL", "--ask", "x:"], "in which scope?"),
         (["void", "--journal", "JOURNAL", "--ask", "x:"], "each KEY, or --all"),
         (["void", str(KEY), "--all", "--journal", "JOURNAL", "--ask", "x:"], "each KEY, or --all"),
     ],
@@ -199,19 +202,19 @@ def test_one_place_is_not_asked_for_several_targets(
     code, _, err = run(capsys, "void", "--all", "--journal", url, "--ask", "x:")
     assert code == 2
     assert "name one by --target: mail, pay" in err
-    code, out, _ = run(
-        capsys,
+    everything = [
         "void",
         "--all",
-        "--target",
-        "mail",
         "--journal",
         url,
         "--ask",
         "x:",
+        "--scope",
+        "",
         "--within",
         "200ms",
-    )
+    ]
+    code, out, _ = run(capsys, *everything, "--target", "mail")
     assert (code, out.split()[:3]) == (0, [OTHER, "mail", "failed"])
 
 

@@ -31,7 +31,7 @@ from brownout import (
 )
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
-from tests.ext import server as servers
+from tests.ext import listening
 from tests.ext.client import KINDS, classes, client_of, generous
 from tests.ext.server import Server, cut, hang, held, reply, reset, reset_at_first_byte
 from tests.seen import LIMIT_SECONDS, until
@@ -706,4 +706,4 @@ def test_the_server_of_these_tests_ends_its_threads() -> None:
         one.close()
     assert one.open == 0
     assert not any(thread.is_alive() for thread in one._threads)
-    assert servers.LIMIT_SECONDS > 1
+    assert listening.LIMIT_SECONDS > 1

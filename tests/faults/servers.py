@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 import pytest
 
+from tests.seen import until
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 START_SECONDS = 20.0
 END_SECONDS = 10.0  # after a polite word; then it is killed
@@ -68,13 +69,6 @@ def end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def until(there: Callable[[], bool], what: str) -> None:
-    latest = time.monotonic() + START_SECONDS
-    while not there():
-        assert time.monotonic() < latest, what
-        time.sleep(0.02)
-
-
 @contextmanager
 def served(command: list[str], port: int, **how: Any) -> Iterator[Server]:
     """A program that listens on `port`, from when it does until the end of the block."""
@@ -90,7 +84,7 @@ def served(command: list[str], port: int, **how: Any) -> Iterator[Server]:
         return True
 
     try:
-        until(listens, f"{command[0]} does not listen")
+        until(listens, START_SECONDS)
         yield Server(port, process)
     finally:
         end(process)
@@ -137,7 +131,7 @@ def postgres() -> Iterator[Server]:
         command = [str(programs[-1] / "postgres"), "-D", str(data), "-p", str(port), "-F"]
         options = ["-k", str(data), "-c", "listen_addresses=127.0.0.1"]
         with served([*command, *options], port, **how) as server:
-            until(answers, "PostgreSQL does not answer")
+            until(answers, START_SECONDS)
             yield server
     finally:
         shutil.rmtree(data, ignore_errors=True)

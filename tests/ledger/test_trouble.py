@@ -165,6 +165,8 @@ def test_on_a_full_disk(tmp_path: Path) -> None:
 def test_a_writer_who_does_not_let_go(
     lite: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done = claimed(lite, new())
+    lite.complete(done, REPLY)
     lite.close()
     monkeypatch.setattr("brownout.ledger.sqlite.BUSY_SECONDS", 0.05)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -172,6 +174,18 @@ def test_a_writer_who_does_not_let_go(
         with pytest.raises(LedgerUnavailable, match="held it for too long") as caught:
             lite.claim(new(), b"", "opaque")
         assert caught.value.not_started
+        # what only reads waits for nobody
+        assert lite.ask(done.key, void=True).reply == REPLY
+        assert lite.ask(new(), void=False).standing is Standing.ABSENT
+        assert isinstance(lite.claim(done.key, b"", "opaque"), Found)
+        assert asyncio.run(lite.aclaim(new(), b"", "atomic")).handler.value == "atomic"  # type: ignore[union-attr]
+        began = time.monotonic()
+        monkeypatch.undo()
+        with pytest.raises(LedgerUnavailable, match="held it for too long"):
+            lite.ask(new(), void=True, seconds=0.1)
+        with pytest.raises(LedgerUnavailable, match="held it for too long"):
+            asyncio.run(lite.aask(new(), void=True, seconds=0.1))
+        assert time.monotonic() - began < 3
         other.execute("ROLLBACK")
     claimed(lite, new())
 
@@ -462,3 +476,5 @@ def test_numbers_that_make_no_ledger() -> None:
         Ledger("memory:").claim(new(), b"x" * 33, "opaque")
     with pytest.raises(ConfigurationError, match="no class of handlers"):
         Ledger("memory:").once("exactly")
+    with pytest.raises(ConfigurationError, match="no transaction can take in"):
+        Ledger("memory:").once("atomic")

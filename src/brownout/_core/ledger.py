@@ -271,10 +271,13 @@ class Store(Protocol):
         ...
 
 
-def drive(op: Generator[Any, Any, T], answer: Callable[[Any], Any]) -> T:
-    """Carry an operation out: whatever it asks for, `answer` tells; what that raises, it gets to see."""
+def drive(op: Generator[Any, Any, T], answer: Callable[[Any], Any], first: Any = None) -> T:
+    """Carry an operation out: whatever it asks for, `answer` tells; what that raises, it gets to see.
+
+    `first` is what it has asked for already.
+    """
     try:
-        wanted = next(op)
+        wanted = next(op) if first is None else first
         while True:
             try:
                 told = answer(wanted)

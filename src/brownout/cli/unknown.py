@@ -49,14 +49,21 @@ def add(verbs: Any, duration: Callable[[str], float]) -> None:
             help="whom to ask: http://... of the server, or its ledger's sqlite:///, postgresql:// or"
             f" redis:// (default: {ASK}, which `ps` doesn't show)",
         )
-        settling.add_argument("--route", default="", help='of an http URL, such as "POST /pay"')
-        settling.add_argument("--scope", default="", help="of a ledger's URL")
+        settling.add_argument(
+            "--route", default="", help='of an http URL: that of the calls, such as "POST /pay"'
+        )
+        settling.add_argument(
+            "--scope",
+            help="of a ledger's URL: the one that the calls have, for in another one every key is absent;"
+            ' to void, name it ("" if there is none)',
+        )
         settling.add_argument(
             "--header",
             action="append",
             default=[],
             metavar="NAME:VALUE",
-            help=f"who asks, for an http URL (also {HEADER}, which `ps` doesn't show)",
+            help="who asks, for an http URL: the same as in the calls, for to anybody else every key is"
+            f" absent (also {HEADER}, which `ps` doesn't show)",
         )
         settling.add_argument(
             "--within",
@@ -262,7 +269,12 @@ def _asker(options: Namespace) -> Asker:
     if not url.startswith(("http://", "https://")):
         from brownout.ledger import Ledger
 
-        return Ledger(url, scope=options.scope)
+        if options.unknown_verb == "void" and options.scope is None:
+            raise ConfigurationError(
+                "in which scope? In another one than the calls' every key is absent, and would be said never"
+                ' to have happened: give --scope ("" if the ledger has none)'
+            )
+        return Ledger(url, scope=options.scope or "")
     from brownout.ledger import Outcomes
 
     lines = [*filter(None, [os.environ.get(HEADER)]), *options.header]

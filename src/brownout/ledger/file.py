@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from brownout.errors import ConfigurationError, LedgerUnavailable, WrongSchema
 from brownout.ledger.sql import ABOUT, SCHEMA, tables
 
-if TYPE_CHECKING:
-    import sqlite3
+BUSY_SECONDS = 5.0  # how long a writer waits for another one
 
 
 def make(path: str) -> None:
@@ -76,3 +76,66 @@ def path_of(url: str) -> str:
             "a SQLite ledger is named sqlite:///relative/path or sqlite:////absolute/path"
         )
     return unquote(url[len(start) :])
+
+
+class Link:
+    """One connection to the file, for whoever has its `lock`; opened anew when the file was replaced.
+
+    A `reader` never waits for a writer.
+    """
+
+    def __init__(self, path: str, *, reader: bool) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self.lost = False  # in a child of a fork that caught it at work
+        self._reader = reader
+        self._connection: sqlite3.Connection | None = None
+        self._which = (0, 0)
+
+    def open(self, *, create: bool = False) -> sqlite3.Connection:
+        """The connection. Raises WrongSchema, LedgerUnavailable, sqlite3.Error and OSError."""
+        if self.lost:
+            raise LedgerUnavailable(
+                f"the ledger {self.path} was at work while this process was forked;"
+                " fork earlier, or make a new Ledger here"
+            )
+        if self._connection is not None:
+            with suppress(OSError):
+                found = os.stat(self.path)  # noqa: PTH116 - each use asks; a Path costs as much again
+                if (found.st_dev, found.st_ino) == self._which:
+                    return self._connection
+            self.close()  # deleted or replaced: what is written there, nobody reads
+        if create:
+            make(self.path)
+        elif not os.path.exists(self.path):  # noqa: PTH110
+            raise WrongSchema(f"there is no ledger at {self.path}; call Ledger.create() once")
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            if not create:
+                check(connection, self.path)
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}").fetchall()
+            connection.execute(f"PRAGMA query_only = {int(self._reader)}")
+        except BaseException:
+            connection.close()
+            raise
+        found = os.stat(self.path)  # noqa: PTH116
+        self._connection, self._which = connection, (found.st_dev, found.st_ino)
+        return connection
+
+    def roll_back(self) -> None:
+        """End a transaction that has failed."""
+        with suppress(sqlite3.Error):
+            if self._connection is not None and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()

@@ -59,6 +59,12 @@ def once(
     """What `Ledger.once` hands out."""
     kind = handler if isinstance(handler, HandlerClass) else _kind(handler)
 
+    if kind is HandlerClass.ATOMIC and not ledger.store.atomic:
+        raise ConfigurationError(
+            f"no transaction can take in a row of a {type(ledger.store).__name__}: keep the ledger in the"
+            " business's own database, or declare the handler resumable or opaque"
+        )
+
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         find = _argument(function, key) if isinstance(key, str) else key
         job = Job(ledger, kind, find, payload)

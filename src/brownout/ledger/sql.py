@@ -108,7 +108,14 @@ SET since = CASE WHEN epoch = '' THEN since ELSE {now} END, epoch = :epoch WHERE
         """Put a row where there is none."""
         put = yield (
             self.put_text,
-            {**_written(row), "lease": lease, "born": born, "age": age, "lost": int(lost)},
+            {
+                **_written(row),
+                "lease": lease,
+                "born": born,
+                "age": age,
+                "lost": int(lost),
+                "wait": wait,
+            },
         )
         if put:
             until = put[0][0]

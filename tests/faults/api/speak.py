@@ -85,14 +85,6 @@ class Api:
                 assert self._ask(connection, "DELETE", path).code == 204
 
 
-def until(seen: Callable[[], object]) -> None:
-    """Wait until it is; fails after a while."""
-    end = time.monotonic() + LIMIT
-    while not seen():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @contextmanager
 def served(*arguments: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`brownout fault serve` in a process of its own; its address, and it."""
@@ -120,6 +112,7 @@ def served(*arguments: str, **environ: str) -> Iterator[tuple[str, subprocess.Po
                 process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 process.kill()
+                raise
 
 
 # ------------------------------------------------------------------------------------------ traffic

@@ -16,7 +16,8 @@ import pytest
 from brownout.errors import ConfigurationError
 from brownout.fault import record as records
 from brownout.fault.api import Server, access, server, wire
-from tests.faults.api.speak import LIMIT, TARGET, Api, dial, echo, read, served, target, until
+from tests.faults.api.speak import LIMIT, TARGET, Api, dial, echo, read, served, target
+from tests.seen import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

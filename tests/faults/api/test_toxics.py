@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.api.speak import until
+from tests.seen import until
 
 if TYPE_CHECKING:
     from tests.faults.api.speak import Api

@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from brownout.fault import Kill, Process
 from tests.faults import servers
+from tests.seen import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ def killed_during(
     place = process if isinstance(process, Process) else Process(process.process)
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(seen, call)
-        servers.until(begun, "the call has not begun")
+        until(begun)
         with place.make(Kill()):
             return caller.result(SECONDS)
 
@@ -111,5 +112,5 @@ def test_of_a_killed_postgres(whom: str) -> None:
                 assert seen(connect).startswith(wanted)
                 return
             # One of its processes killed, PostgreSQL ends all connections and starts anew, by itself.
-            servers.until(lambda: seen(lambda: other.execute("select 1")) != "ok", "it goes on")
-            servers.until(lambda: seen(lambda: connect().close()) == "ok", "it is not back")
+            until(lambda: seen(lambda: other.execute("select 1")) != "ok")
+            until(lambda: seen(lambda: connect().close()) == "ok")

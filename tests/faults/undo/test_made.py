@@ -20,18 +20,10 @@ from brownout.fault import record as records
 from brownout.fault.identity import Identity
 from brownout.fault.made import Made, Step
 from tests.faults.undo.maker import Halt, halt
+from tests.seen import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    with subprocess.Popen(["sleep", "60"]) as started:
-        yield Identity.of(started.pid)
-        started.kill()
-        started.wait()
 
 
 def on_record() -> list[records.Record]:
@@ -41,13 +33,6 @@ def on_record() -> list[records.Record]:
 def inside(**changes: Any) -> Made:
     about: dict[str, Any] = {"place": "here", "mechanism": "test", "fault": Halt(), "apply": list}
     return Made(**{**about, **changes})
-
-
-def until(seen: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "not seen in time"
-        time.sleep(0.01)
 
 
 def test_it_is_on_record_before_it_is_made_and_until_it_is_gone(process: Identity) -> None:

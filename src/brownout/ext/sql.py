@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum
 
 from brownout import OutcomeClass, Shown
-from brownout.ext.statement import commits, ends, reads
+from brownout.ext.statement import commits, ends, reads, runs
 from brownout.ext.trail import certain, lost, mark
 
 __all__ = ["Place", "Session", "answered", "interrupted", "refusal"]
@@ -28,9 +28,12 @@ class Place(Enum):
     IN_TRANSACTION = "in transaction"
     ALONE = "alone"  # a statement that is its own transaction
     COMMITTING = "committing"  # COMMIT was handed over
+    PARTLY = (
+        "partly"  # a text that may commit, and go on: its first half may be done, its second fail
+    )
 
 
-_DOUBTFUL = (Place.ALONE, Place.COMMITTING)
+_DOUBTFUL = (Place.ALONE, Place.COMMITTING, Place.PARTLY)
 _NEVER_KNOWN = ("40003", "08007")  # statement completion unknown, transaction resolution unknown
 _KILLED = ("57P01", "57P02", "57P05", "25P03", "25P04")  # the session; not an answer to what it did
 _CONFLICT = (
@@ -45,6 +48,8 @@ _CANCELLED = "57014"
 
 def answered(code: str, place: Place) -> Shown:
     """What an error shows that the server answered with, by its SQLSTATE."""
+    if place is Place.PARTLY:
+        return lost(answered(code, Place.COMMITTING).class_)
     if code in _NEVER_KNOWN:
         return lost()
     if place is Place.CONNECTING:
@@ -97,15 +102,17 @@ class Session:
     def place(text: str | None, *, in_transaction: bool) -> Place:
         """Where a statement is; None is a step of the driver's own that changes nothing."""
         if text is not None and commits(text):
-            return Place.COMMITTING
-        return Place.IN_TRANSACTION if in_transaction else Place.ALONE
+            return Place.COMMITTING if ends(text) else Place.PARTLY
+        if in_transaction:
+            return Place.IN_TRANSACTION
+        return Place.PARTLY if text is not None and runs(text) else Place.ALONE
 
     def done(self, place: Place, text: str | None, *, idle: bool) -> None:
         """A statement was answered well; `idle`: no transaction is open after it."""
         changed = text is not None and not reads(text) and not ends(text)
         if place is Place.IN_TRANSACTION:
             self.changed |= changed
-        elif place is Place.COMMITTING:
+        elif place in {Place.COMMITTING, Place.PARTLY}:
             if changed or self.changed:
                 mark()
             self.changed = False

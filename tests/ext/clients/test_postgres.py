@@ -284,6 +284,10 @@ FAULTS: dict[str, Play] = {
         "set constraints all deferred", insert("$v"), "insert into t values ('taken')"
     ),
     "autocommit: unique violation": telling("insert into t values ('taken')", alone=True),
+    "COMMIT inside a text that fails after it": telling(insert("$v") + "; commit; select 1/0"),
+    "autocommit: DO that commits, then fails": telling(
+        f"do $$ begin {insert('$v')}; commit; perform 1/0; end $$", alone=True
+    ),
     "serialization failure (40001)": telling(
         insert("$v"), "do $$ begin raise exception 'x' using errcode = '40001'; end $$"
     ),

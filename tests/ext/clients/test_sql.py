@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brownout import Certainty
-from brownout.ext.sql import Place, answered, interrupted
+from brownout.ext.sql import Place, Session, answered, interrupted
 from brownout.ext.statement import commits, reads
 
 
@@ -13,7 +13,7 @@ from brownout.ext.statement import commits, reads
     "text",
     [
         "COMMIT", " commit and chain;", "END", "end transaction", "insert into t values (1); commit",
-        "prepare transaction 'x'", "call p()", "do $$ begin commit; end $$", "/* x */ commit", "-- x\ncommit",
+        "prepare transaction 'x'", "/* x */ commit", "-- x\ncommit",
     ],
 )  # fmt: skip
 def test_a_text_that_may_commit_is_found(text: str) -> None:
@@ -52,6 +52,22 @@ def test_a_text_that_may_write_is_never_called_a_read(text: str) -> None:
     assert not reads(text)
 
 
+def test_a_quotation_that_may_end_elsewhere_is_not_believed() -> None:
+    text = r"select E'\''; commit; select f(1), 'x'"
+    assert commits(text)
+    assert not reads(r"select E'\'', f(1), 'x'")
+
+
+def test_a_text_that_commits_and_goes_on_is_certain_of_nothing() -> None:
+    for text in ("insert into t values (1); commit; select 1/0", "commit; select 1"):
+        assert Session.place(text, in_transaction=True) is Place.PARTLY
+    for text in ("call p()", "do $$ begin commit; perform 1/0; end $$"):
+        assert Session.place(text, in_transaction=False) is Place.PARTLY
+    assert Session.place("call p()", in_transaction=True) is Place.IN_TRANSACTION  # it can't commit
+    assert Session.place("commit", in_transaction=True) is Place.COMMITTING
+    assert answered("22012", Place.PARTLY).certainty is Certainty.UNKNOWN
+
+
 @pytest.mark.parametrize("code", ["40003", "08007"])
 @pytest.mark.parametrize("place", [Place.IN_TRANSACTION, Place.ALONE, Place.COMMITTING])
 def test_what_the_server_does_not_know_itself_is_unknown(code: str, place: Place) -> None:
@@ -73,4 +89,4 @@ def test_an_answer_is_certain_everywhere(code: str) -> None:
 
 def test_silence_is_certain_before_commit_alone() -> None:
     unknown = {place for place in Place if interrupted(place).certainty is Certainty.UNKNOWN}
-    assert unknown == {Place.ALONE, Place.COMMITTING}
+    assert unknown == {Place.ALONE, Place.COMMITTING, Place.PARTLY}

@@ -23,7 +23,7 @@ def shown(error: BaseException, place: Place, text: str | None = None) -> Shown:
         # The driver said no to what it was given, and sent nothing; but it may find that out between two
         # statements of one text.
         several = ";" in (text or "").rstrip("; \n")
-        return lost() if several and place in {Place.ALONE, Place.COMMITTING} else _HERE
+        return lost() if several and place is not Place.IN_TRANSACTION else _HERE
     if place is Place.CONNECTING and not _timed_out(error):
         return refusal(str(error))
     return interrupted(place, timed_out=_timed_out(error))

@@ -125,7 +125,7 @@ def test_a_hang_is_seen_all_the_same(clock: FakeClock) -> None:
             await asyncio.sleep(0.1)
             clock.advance(0.1)
             seen.append(guard.state)
-        assert seen[-1] is State.UNRESPONSIVE
+        assert State.UNRESPONSIVE in seen[:25]  # before its time-out of 5 s
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brownout import _guard, _watch
+from brownout._drive import wheel
 from brownout._drive.clock import clock as the_clock
 from brownout.testing import FakeClock
 
@@ -62,6 +63,7 @@ def _fresh() -> Iterator[None]:
     _guard._crowd._parts.clear()
     _guard._crowd._own.clear()
     the_clock.reset()
+    wheel._late.clear()  # a fake clock begins anew, and so would find stalls of another test
 
 
 @pytest.fixture

@@ -125,7 +125,6 @@ def test_a_hang_is_seen_all_the_same(clock: FakeClock) -> None:
             await asyncio.sleep(0.1)
             clock.advance(0.1)
             seen.append(guard.state)
-        assert State.DEGRADED in seen[:15]
         assert seen[-1] is State.UNRESPONSIVE
         for task in tasks:
             task.cancel()

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from brownout import _guard, _watch
+from brownout._drive import wheel
 from brownout._drive.clock import clock as the_clock
 from brownout.testing import FakeClock
 
@@ -112,6 +113,7 @@ def _fresh() -> Iterator[None]:
     _guard._crowd._parts.clear()
     _guard._crowd._own.clear()
     the_clock.reset()
+    wheel._late.clear()  # a fake clock begins anew, and so would find stalls of another test
 
 
 @pytest.fixture

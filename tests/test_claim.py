@@ -138,7 +138,7 @@ def test_what_a_server_may_say(frames: list[bytes], ok: bool) -> None:
 
 
 def test_what_is_no_answer_is_an_error() -> None:
-    with raw(frame(4, 0, 0)) as port, pytest.raises(OSError, match=r"hung up|reset"):
+    with raw(frame(4, 0, 0)) as port, pytest.raises(OSError):
         says_ok(f"grpc://127.0.0.1:{port}", 5.0)
     with raw(hold=True) as port, pytest.raises(TimeoutError):
         says_ok(f"grpc://127.0.0.1:{port}", 0.1)

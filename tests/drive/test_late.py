@@ -112,7 +112,7 @@ def test_a_blocked_loop_is_not_the_target_s_time(clock: FakeClock, timeout: floa
 
 def test_a_hang_is_seen_all_the_same(clock: FakeClock) -> None:
     """A loop that stands still for half of the time does not hide a target that says nothing."""
-    guard = Guard("t", timeout=5.0, breaker=None)
+    guard = Guard("t", timeout=60.0, breaker=None)
     seen: list[State | None] = []
 
     async def main() -> None:
@@ -125,7 +125,8 @@ def test_a_hang_is_seen_all_the_same(clock: FakeClock) -> None:
             await asyncio.sleep(0.1)
             clock.advance(0.1)
             seen.append(guard.state)
-        assert seen[-1] is State.UNRESPONSIVE
+        assert seen[-1] in {State.DEGRADED, State.UNRESPONSIVE}
+        assert guard.verdict.kind == "silent"
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -88,8 +88,9 @@ def weigh(tally: Tally) -> tuple[float, ...]:
     bad = min(tally.bad, tally.calls) * part
     good = tally.calls * part - bad
     well = _marginal(bad, good, _HEALTHY_BETA)
-    least = well + JUDGED_NATS if tally.ill else -inf
-    return well, *(max(_marginal(bad, good, beta), least) for beta in _ILL_BETAS)
+    ill = [_marginal(bad, good, beta) for beta in _ILL_BETAS]
+    lift = max(0.0, well + JUDGED_NATS - max(ill)) if tally.ill else 0.0
+    return well, *(each + lift for each in ill)
 
 
 def suffers(tally: Tally) -> bool:

@@ -270,6 +270,12 @@ def judge(day: Day, settings: Settings) -> list[Change]:
     return [change for call in day.calls for change in replay.add(call)] + replay.end()
 
 
+def of_day(job: tuple[Path, int, Settings]) -> list[Alarm]:
+    """What is found on one day of the data in a folder."""
+    folder, number, settings = job
+    return alarms(judge(load(folder)[number], settings))
+
+
 def listed() -> list[list[Seen]]:
     """The committed list of what could be seen, by day."""
     days = json.loads(VISIBLE.read_text("utf-8"))

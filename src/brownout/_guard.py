@@ -124,15 +124,20 @@ class Guard:
         idempotent: bool = False,
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
+        dead_band: tuple[float, float] | None = None,
+        false_alarm_every: float | None = None,
     ) -> None:
         self.policy = Policy(
-            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health
-        )
+            target, timeout, retry, breaker, limit, fallback, idempotent, answers, health,
+            dead_band, false_alarm_every,
+        )  # fmt: skip
         self.policy.check(*health_faults(health))
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
             self._target.timeout = timeout if known == inf else max(known, timeout)
+        self._target.dead_band = dead_band or self._target.dead_band
+        self._target.false_alarm_every = false_alarm_every or self._target.false_alarm_every
         self._core = Core(self.policy, self._target, threading.Lock, _chance)
         _cores.add(self._core)
         for tell in on_target:

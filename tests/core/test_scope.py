@@ -129,7 +129,7 @@ def test_a_judge_weighs_more_than_a_few_calls() -> None:
 
 
 def test_what_speaks_for_ill_grows_with_the_share() -> None:
-    odds = [ill - well for well, ill in (weigh(Tally("a", "", bad, 25)) for bad in range(26))]
+    odds = [ill - well for well, ill, _ in (weigh(Tally("a", "", bad, 25)) for bad in range(26))]
     assert all(one < other for one, other in pairwise(odds))
     assert not suffers(Tally("a", "", 0, 25))
     assert suffers(Tally("a", "", 5, 25))

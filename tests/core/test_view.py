@@ -267,5 +267,14 @@ def test_a_contradiction_is_a_sentence() -> None:
 
 
 def test_counts_of_an_older_writer_do_for_the_scope() -> None:
-    group = [one._replace(verdicts=(one.verdicts[0].__replace__(recent=()),)) for one in zones(24)]
+    group = [
+        seen(
+            State.CRASHED if zone == "zone-a" else State.HEALTHY,
+            by=observer(f"{zone}{number}", zone=zone),
+            target="cache",
+            unanswered=96 if zone == "zone-a" else 0,
+        )
+        for zone in ("zone-a", "zone-b")
+        for number in range(4)
+    ]
     assert only(rows(group, NOW)).partition == "zone-a | cache"

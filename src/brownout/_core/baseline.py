@@ -16,10 +16,11 @@ from brownout.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEAD_BAND = (0.25, 0.001)  # as much more, and seconds on top, are not material
+DEAD_BAND = (0.25, 0.007)  # the larger of this share and these seconds is not material
 LEFT_BAND_SHARE = 0.2  # for callers who left: to get no answer is material at any speed
 LEFT_BAND_SECONDS = 0.0002
 SILENT_COLD_SECONDS = 1.0  # without a baseline and without a time-out, silence is a second
+FASTEST = 0.01  # and twice as fast as these: a target that became somewhat better is not ill
 FAST_SHARE = 0.05  # of the calls are faster than this; beyond the dead band that is too fast,
 FAST_CALLS = 60  # once so many are known
 EARLY_RESTLESS = 0.5  # a few moments say little of others: so much wider is what they call usual
@@ -135,7 +136,8 @@ def _fast(counts: list[int], dead_band: tuple[float, float]) -> int:
     if sum(counts) < FAST_CALLS:
         return 0
     share, seconds = dead_band
-    edge = (_quantile(counts, FAST_SHARE) - seconds) / (1 + share)
+    fifth = _quantile(counts, FAST_SHARE)
+    edge = min(fifth - max(share * fifth, seconds), _quantile(counts, FASTEST) / 2)
     return bucket(edge) if edge > 0 else 0
 
 
@@ -186,7 +188,7 @@ def fit(
 
 
 def _edges(quantiles: list[float], share: float, band: float) -> tuple[float, ...]:
-    edges = [seconds * (1 + share) + band for seconds in quantiles]
+    edges = [seconds + max(share * seconds, band) for seconds in quantiles]
     for index in (1, 2, 3):
         edges[index] = max(edges[index], edges[index - 1] * 1.05)
     return tuple(edges)

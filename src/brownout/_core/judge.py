@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
 RECOVERED_NATS = 9.0
-PROBATION_SECONDS = 10.0  # after a recovery the threshold is halved for so long
+PROBATION_SECONDS = (
+    10.0  # after a recovery the threshold is halved for so long, for what is certain
+)
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
 OTHER_STATE_NATS = 5.0  # and by so much if the state is another: a breaker may hang on it
-STALL = 0.45  # of the threshold: so much may what takes long weigh in
+STALL = 0.3  # of the threshold: so much may what takes long weigh in
 STALL_SECONDS = 0.1
 SETTLED_CALLS = 160  # a usual learned from fewer may have been wrong: what it told is forgotten
 
@@ -161,7 +163,7 @@ class Judge:
             stream = part.stream
             pairs = zip(stream.scored, stream.waiting, strict=True)
             stream.scored = [s + room * (w - s) if w > s else w for s, w in pairs]
-        threshold = self._threshold(tick.at)
+        threshold = self._threshold()
         self._bank.add(gains, threshold + 6, tick.at)
         if self.finding is not None:
             self._follow(gains[self._current], parts, fresh, tick.at)
@@ -210,7 +212,7 @@ class Judge:
             weight, slow_weight = table.weigh(sure), table.weigh(slow)
             gains = list(map(add, gains, weight)) if gains else weight
             more = list(map(add, more, slow_weight)) if more else slow_weight
-        threshold = self._threshold(self._supported)
+        threshold = self._threshold()
         part = self._sure.take(max(gains), passed / together, ENDING * threshold * tick.seconds)
         if part != 1.0:
             gains = [gain * part if gain > 0 else gain for gain in gains]
@@ -258,9 +260,8 @@ class Judge:
         self._bank.pass_(tick.at)
         return True
 
-    def _threshold(self, now: float) -> float:
-        threshold = log(max(self._rate() * self.every, 100.0))
-        return threshold / 2 if now < self._probation else threshold
+    def _threshold(self) -> float:
+        return log(max(self._rate() * self.every, 100.0))
 
     def _rate(self) -> float:
         """Calls a second, as usual."""
@@ -269,12 +270,14 @@ class Judge:
 
     def _alarm(self, threshold: float, now: float) -> None:
         scores = self._bank.scores
-        # What fails for certain is no matter of a moment's stall: at the start less of it is enough.
+        # What fails for certain is no matter of a moment's stall: at the start less of it is enough, and
+        # after a recovery.
         start = min(threshold, max(log(START_CALLS * max(self.seen, 10)), 2 * MOMENT_NATS))
-        if max(scores) < start:
+        certain = min(start, threshold / 2) if now < self._probation else start
+        if max(scores) < certain:
             return
         over = [
-            score - (start if mode.certain else threshold)
+            score - (certain if mode.certain else threshold)
             for score, mode in zip(scores, self._modes, strict=True)
         ]
         winner = max(range(len(over)), key=over.__getitem__)
@@ -306,7 +309,7 @@ class Judge:
                 self._good.add(part.table, new)
         if not self._reverse:
             self._supported = now
-        if self._reverse >= RECOVERED_NATS and self._outweighed():
+        if self._reverse >= RECOVERED_NATS and self._outweighed() and self._past():
             _, nats = self._good.best()
             if nats <= CLEAR_NATS:
                 self._well_since = self._supported
@@ -315,6 +318,12 @@ class Judge:
                 return
             self._reverse, self._good = 0.0, Tally()
         self._name(now)
+
+    def _past(self) -> bool:
+        """Whether what merely takes long would not be named anew at once: marginal slowness flickers else."""
+        if self._modes[self._current].kind not in {"shift", "tail"}:
+            return True
+        return max(self._bank.scores) < self._threshold()
 
     def _outweighed(self) -> bool:
         """Whether the calls that went well speak also against what is left of it by now.

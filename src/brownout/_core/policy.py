@@ -58,6 +58,8 @@ class Policy(Value):
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
     health: str | Callable[[], bool] | None = None
+    dead_band: tuple[float, float] | None = None
+    false_alarm_every: float | None = None
 
     def __repr__(self) -> str:
         return f"Policy({self.target!r})"  # not its `health`: a URL may hold a password
@@ -71,6 +73,7 @@ class Policy(Value):
             *self._retry_faults(),
             *self._breaker_faults(),
             *self._answer_faults(),
+            *self._judge_faults(),
             *more,
         ]
         if faults:
@@ -113,6 +116,23 @@ class Policy(Value):
             for answer in self.answers
             if (what := _no_answer(answer))
         ]
+
+    def _judge_faults(self) -> list[str]:
+        faults: list[str] = []
+        band, every = self.dead_band, self.false_alarm_every
+        if band is not None and not (
+            isinstance(band, tuple)
+            and len(band) == 2
+            and all(_number(x) and 0 <= x < inf for x in band)
+        ):
+            faults.append(
+                f"dead_band={band!r}: write (share, seconds), such as (0.25, 0.001); the larger counts"
+            )
+        if every is not None and not (_span(every) and every >= 60.0):
+            faults.append(
+                f"false_alarm_every={every!r}: it must be a number of seconds, 60 at least; a day is 86,400"
+            )
+        return faults
 
     def _retry_faults(self) -> list[str]:
         retry = self.retry

@@ -1,10 +1,11 @@
 """Who suffers: the part of the fleet that a target's trouble has in common.
 
-Each observer tells how many of its recent calls were bad. Healthy observers have few bad calls, Beta(0.5, 50)
-of them; ill ones any share, Beta(1.5, 1). So the likelihood of what one observer counted is a ratio of Beta
-functions if it is healthy, and another if it is ill, and that of a hypothesis (all suffer; one zone, or
-several, do; one observer alone; a part without a name) is their product. One is named when its posterior
-passes 0.99, and nothing is named before. It costs a sum over observers and hypotheses, without iteration.
+Each observer tells how many of its recent calls were bad. Healthy observers have few bad calls,
+Beta(0.5, 50) of them; ill ones have any share, Beta(1.5, 1), or all who suffer have a small one, Beta(2, 20).
+So the likelihood of what one observer counted is a ratio of Beta functions for each of these, and that of a
+hypothesis (all suffer; one zone, or several, do; one observer alone; a part without a name) is their product.
+One is named when its posterior passes 0.99, and nothing is named before. It costs a sum over observers and
+hypotheses, without iteration.
 
 Rules: no observer weighs more than 25 calls, so that none shouts. Shares are compared, never counts: who
 calls more has more failures, and suffers no more. One whose own judge has named the trouble has that judge's
@@ -29,7 +30,8 @@ JUDGED_NATS = (
     12.0  # what a judge wants before it names anything, at a call a second and one alarm a day
 )
 _HEALTHY_BETA = (0.5, 50.0)
-_ILL_BETA = (1.5, 1.0)
+_ILL_BETAS = ((1.5, 1.0), (2.0, 20.0))  # badly, and mildly: all who suffer do so in the same way
+_ILL_PRIORS = (0.8, 0.2)
 _PRIORS = {HEALTHY: 0.99, TARGET: 0.004, ZONE: 0.003, OBSERVER: 0.002, PART: 0.001}
 _PART_SHARE = 0.4  # of a part without a name: so likely is each observer to be in it
 _ONE_ZONE = 0.99  # of the prior of zones: that it is a single one
@@ -78,21 +80,22 @@ def _marginal(bad: float, good: float, prior: tuple[float, float]) -> float:
     return log_beta(bad + prior[0], good + prior[1]) - log_beta(*prior)
 
 
-def weigh(tally: Tally) -> tuple[float, float]:
-    """The log likelihoods of what an observer counted: if it is healthy, and if it suffers."""
+def weigh(tally: Tally) -> tuple[float, ...]:
+    """The log likelihoods of what an observer counted: if it is healthy, suffers badly, or mildly."""
     if tally.own or tally.calls <= 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     part = min(1.0, CAP_CALLS / tally.calls)
     bad = min(tally.bad, tally.calls) * part
     good = tally.calls * part - bad
-    well, ill = _marginal(bad, good, _HEALTHY_BETA), _marginal(bad, good, _ILL_BETA)
-    return well, max(ill, well + JUDGED_NATS) if tally.ill else ill
+    well = _marginal(bad, good, _HEALTHY_BETA)
+    least = well + JUDGED_NATS if tally.ill else -inf
+    return well, *(max(_marginal(bad, good, beta), least) for beta in _ILL_BETAS)
 
 
 def suffers(tally: Tally) -> bool:
     """Whether an observer, taken alone, rather suffers than not."""
-    well, ill = weigh(tally)
-    return ill > well
+    well, *ill = weigh(tally)
+    return max(ill) > well
 
 
 def _enough(best: _Guess, tallies: Sequence[Tally]) -> bool:
@@ -128,25 +131,44 @@ def decide(tallies: Sequence[Tally]) -> Scope:
 
 
 def _guesses(heard: list[Tally]) -> list[_Guess]:
+    """Every hypothesis once, its score summed over the two ways to suffer."""
     weights = [weigh(one) for one in heard]
-    every = tuple(range(len(heard)))
     well = sum(weight[0] for weight in weights)
-    gain = [ill - healthy for healthy, ill in weights]
+    named = _named(heard)
+    ways: list[list[_Guess]] = []
+    for way, share in enumerate(_ILL_PRIORS, start=1):
+        gain = [weight[way] - weight[0] for weight in weights]
+        scores = [guess.score + sum(gain[index] for index in guess.who) for guess in named]
+        some = log(_PRIORS[PART]) + _unnamed(gain, [guess.who for guess in named])
+        found = [guess._replace(score=score) for guess, score in zip(named, scores, strict=True)]
+        found.append(_Guess(PART, some, (), ()))
+        ways.append([one._replace(score=one.score + well + log(share)) for one in found])
+    ill = tuple(index for index, one in enumerate(heard) if suffers(one))
+    guesses = [
+        one._replace(score=_sum(one.score, other.score), who=ill if one.kind == PART else one.who)
+        for one, other in zip(*ways, strict=True)
+    ]
+    return [_Guess(HEALTHY, log(_PRIORS[HEALTHY]) + well, (), ()), *guesses]
 
-    def guess(kind: str, prior: float, who: tuple[int, ...], zones: tuple[str, ...] = ()) -> _Guess:
-        return _Guess(kind, log(prior) + well + sum(gain[index] for index in who), zones, who)
 
-    guesses = [guess(TARGET, _PRIORS[TARGET], every)]
+def _sum(one: float, other: float) -> float:
+    """The logarithm of the sum of what two are logarithms of."""
+    most = max(one, other)
+    return most if most == -inf else most + log(exp(one - most) + exp(other - most))
+
+
+def _named(heard: list[Tally]) -> list[_Guess]:
+    """The hypotheses that have a name, with their priors as scores."""
+    every = tuple(range(len(heard)))
+    guesses = [_Guess(TARGET, log(_PRIORS[TARGET]), (), every)]
     if len(heard) > 1:  # else it is all there are
-        prior = _PRIORS[OBSERVER] / len(heard)
-        guesses += [guess(OBSERVER, prior, (index,)) for index in every]
+        prior = log(_PRIORS[OBSERVER] / len(heard))
+        guesses += [_Guess(OBSERVER, prior, (), (index,)) for index in every]
     for zones, share in _zones(heard):
         who = tuple(index for index in every if heard[index].zone in zones)
         if 1 < len(who) < len(every):
-            guesses.append(guess(ZONE, _PRIORS[ZONE] * share, who, zones))
-    part = log(_PRIORS[PART]) + well + _unnamed(gain, [one.who for one in guesses])
-    ill = tuple(index for index in every if gain[index] > 0)
-    return [guess(HEALTHY, _PRIORS[HEALTHY], ()), *guesses, _Guess(PART, part, (), ill)]
+            guesses.append(_Guess(ZONE, log(_PRIORS[ZONE] * share), zones, who))
+    return guesses
 
 
 def _unnamed(gain: list[float], named: list[tuple[int, ...]]) -> float:

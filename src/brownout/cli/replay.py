@@ -26,6 +26,7 @@ T = TypeVar("T")
 __all__ = ["add", "replay"]
 
 MOST_PROBLEMS = 20  # told one by one
+_PLAIN = re.compile(r"\d+(\.\d+)?")
 _BAND = re.compile(r"(\d+(?:\.\d+)?)%(?:\+(.+))?")
 
 
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="CALLS", help="CSV, plain or gzipped; see `replay.HEADER`")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each change")
     parser.add_argument(
-        "--deadline", type=_typed(duration.parse), default=inf, metavar="DURATION", help="of a call"
+        "--deadline", type=_typed(seconds_of), default=inf, metavar="DURATION", help="of a call"
     )
     share, seconds = usual.dead_band
     parser.add_argument(
@@ -43,13 +44,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=_typed(dead_band),
         default=usual.dead_band,
         metavar="BAND",
-        help=f"so much slower is not material (default {share:.0%}+{seconds * 1000:.0f}ms)".replace(
+        help=f"not material: the larger of (default {share:.0%}+{seconds * 1000:.0f}ms)".replace(
             "%", "%%"
         ),
     )
     parser.add_argument(
         "--false-alarm-every",
-        type=_typed(duration.parse),
+        type=_typed(seconds_of),
         default=usual.false_alarm_every,
         metavar="DURATION",
         help="the wanted time between two false alarms (default 24h)",
@@ -61,7 +62,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def dead_band(text: str) -> tuple[float, float]:
-    """A dead band such as "25%", "25%+1ms" or "5ms", as (share, seconds). Raises ValueError."""
+    """A dead band such as "25%", "0.25", "25%+1ms" or "5ms", as (share, seconds). Raises ValueError."""
+    if _PLAIN.fullmatch(text):
+        return float(text), 0.0
     found = _BAND.fullmatch(text.replace(" ", ""))
     if found is None:
         if "%" in text:
@@ -69,6 +72,11 @@ def dead_band(text: str) -> tuple[float, float]:
         return 0.0, duration.parse(text)
     share, seconds = found.groups()
     return float(share) / 100, duration.parse(seconds) if seconds else 0.0
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as "500ms"; a number alone is seconds, as in the recording. Raises ValueError."""
+    return float(text) if _PLAIN.fullmatch(text) else duration.parse(text)
 
 
 def _typed(parse: Callable[[str], T]) -> Callable[[str], T]:

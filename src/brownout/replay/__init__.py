@@ -61,15 +61,15 @@ _UNKNOWN = OutcomeClass.UNKNOWN
 class Settings(Value):
     """What a user sets: the same as of a Guard, and what is judged as one.
 
-    `deadline` is that of a call, in seconds; `dead_band` what is not material, as (share, seconds);
-    `false_alarm_every` the wanted seconds between two false alarms of one that is judged; `by` is
-    "operation" (each operation of a target by itself) or "target".
+    `deadline` is that of a call, in seconds; `dead_band` what is not material, the larger of (share,
+    seconds); `false_alarm_every` the wanted seconds between two false alarms of one that is judged; `by` is
+    "target", or "operation" for each operation of a target by itself.
     """
 
     deadline: float = inf
     dead_band: tuple[float, float] = DEAD_BAND
     false_alarm_every: float = FALSE_ALARM_SECONDS
-    by: str = "operation"
+    by: str = "target"
 
 
 class Change(NamedTuple):

@@ -28,7 +28,7 @@ from tests.ext.clients.matrix import Trial, check, proxied, together, tried, unt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SECONDS = 2.0  # for the guard; the driver's own is half of it
+SECONDS = 4.0  # for the guard; the driver's own is half of it
 STATEMENT = "(?s).*mark-"
 COMMIT = "(?s).*COMMIT"
 _values = count()

@@ -30,6 +30,7 @@ from brownout._core.stream import Part, Stream, Tally, merged
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from brownout._core.bank import Table
     from brownout._core.baseline import Baseline
     from brownout._core.cell import Tick
     from brownout._core.stream import News
@@ -199,7 +200,8 @@ class Judge:
         together = self._rows.together
         gains: Sequence[float] = ()
         more: Sequence[float] = ()
-        passed, slows = 0, []
+        passed = 0
+        slows: list[tuple[Table, list[tuple[int, float]]]] = []
         for table, stream, calls in ((part.table, part.stream, part.calls) for part in parts):
             sure = [(index, calls[index]) for index in _SURE if calls[index]]
             passed += sum(count for _, count in sure)

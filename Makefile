@@ -34,7 +34,7 @@ test:
 	@.ci/setup test
 	@.ci/debian
 	$(static)
-	$(BIN)/pytest $(ARGS)
+	@.ci/tests $(ARGS)
 
 check:
 	@.ci/setup test

@@ -27,9 +27,16 @@ def classes(guard: Guard) -> dict[str, int]:
     return counts
 
 
-def until(true: Callable[[], object], seconds: float = LIMIT_SECONDS) -> None:
-    """Wait until something is true, at most so long."""
+def within(true: Callable[[], object], seconds: float = LIMIT_SECONDS) -> bool:
+    """Whether something comes true in time."""
     end, never = time.monotonic() + seconds, threading.Event()
     while not true():
-        assert time.monotonic() < end, "it did not become true in time"
-        never.wait(0.01)
+        if time.monotonic() > end:
+            return False
+        never.wait(0.005)
+    return True
+
+
+def until(true: Callable[[], object], seconds: float = LIMIT_SECONDS) -> None:
+    """Wait until something is true, at most so long."""
+    assert within(true, seconds), "it did not become true in time"

@@ -77,6 +77,7 @@ def build(*, and_call: bool) -> None:
 
 
 @pytest.mark.usefixtures("asked")
+@pytest.mark.alone  # it weighs what is in memory
 @pytest.mark.parametrize(("times", "and_call"), [(10_000, False), (1000, True)])
 def test_guards_made_anew_leave_nothing(times: int, and_call: bool) -> None:
     watch()

@@ -117,6 +117,7 @@ def test_a_target_with_a_guard_of_its_own_stays() -> None:
         Guard("fourth")
 
 
+@pytest.mark.alone  # it counts what is in memory
 def test_ten_thousand_hosts_leave_a_bounded_number() -> None:
     kinds = ("Target", "Operation", "Evidence", "Judge", "Core", "_PartGuard")
     gc.collect()

@@ -16,8 +16,9 @@ import tracemalloc
 from typing import TYPE_CHECKING
 
 from bench.diagnosis.healthy import Calls, calls
+from brownout._core.operation import Operation
 from brownout._core.sketch import bucket
-from brownout._core.target import FOLD_SECONDS, Operation
+from brownout._core.target import FOLD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

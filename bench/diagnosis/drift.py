@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.diagnosis.healthy import KINDS, TIMEOUT, calls, ticks
-from brownout._core.target import Operation
+from brownout._core.operation import Operation
 
 if TYPE_CHECKING:
     from bench.diagnosis.healthy import Floats

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from brownout._core.cell import CLASSES, Tick
+from brownout._core.operation import AHEAD, AHEAD_CALLS, AHEAD_SECONDS, TOGETHER
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
-from brownout._core.target import AHEAD, AHEAD_CALLS, AHEAD_SECONDS, FOLD_SECONDS, TOGETHER
+from brownout._core.target import FOLD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,8 +17,8 @@ from typing import Any
 
 from bench.diagnosis.healthy import KINDS, TIMEOUT, calls, ticks
 from brownout._core import judge
+from brownout._core.operation import Operation
 from brownout._core.state import State
-from brownout._core.target import Operation
 
 HOURS = {1: 72.0, 10: 72.0, 100: 72.0, 1000: 6.0}  # wanted, pooled over the kinds
 STREAM_HOURS = {1: 4.0, 10: 4.0, 100: 1.0, 1000: 0.1}  # of one stream

@@ -17,9 +17,9 @@ from math import exp, inf, log
 from typing import TYPE_CHECKING, NamedTuple
 
 from brownout import OutcomeClass
+from brownout._core.operation import Operation
 from brownout._core.scope import SURE, Scope, Tally, decide, weigh
 from brownout._core.sketch import bucket
-from brownout._core.target import Operation
 from brownout._core.view import Observer, Seen, rows
 
 if TYPE_CHECKING:

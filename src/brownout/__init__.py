@@ -18,6 +18,7 @@ from brownout._core.policy import Breaker, Retry
 from brownout._core.state import State
 from brownout._drive.context import deadline, remaining
 from brownout._guard import Guard
+from brownout._key import Key
 from brownout._watch import Change, on_change, states, watch
 from brownout.errors import (
     BreakerOpen,
@@ -31,6 +32,9 @@ from brownout.errors import (
 )
 from brownout.fleet import share
 
+# Imported for what it hangs into the guard; its names (Ledger, Once, Outcomes) are its own.
+from brownout import ledger as ledger  # isort: skip
+
 __all__ = [
     "Attempt",
     "Breaker",
@@ -43,6 +47,7 @@ __all__ = [
     "DeadlinePassed",
     "Guard",
     "Hold",
+    "Key",
     "LimitReached",
     "Number",
     "Outcome",

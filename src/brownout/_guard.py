@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from brownout._core.because import Verdict
+    from brownout._core.journal import Journal
+    from brownout._core.ledger import Asker
+    from brownout._core.operation import Operation
     from brownout._core.outcome import Outcome, Shown
-    from brownout._core.target import Operation
+    from brownout._unknown import Unknowns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +47,7 @@ _registry: dict[str, Target] = {}
 _cores: WeakSet[Core] = WeakSet()  # of every guard, for a fork
 _lock = threading.Lock()
 on_target: list[Callable[[Target, Core], None]] = []
+open_journal: list[Callable[[str], Journal]] = []  # by its URL; hung in from above
 
 
 def targets() -> list[Target]:
@@ -107,6 +111,12 @@ class Guard:
     check (http, https, grpc, grpcs), or a function that returns whether it says ok; `watch()` asks it. Of
     several guards of one name that have one, the newest that is still in use is asked for.
 
+    `ask` is whom to ask what became of a call with a key: a Ledger, Outcomes(url), or a function that looks
+    it up (`brownout.ledger.Find`). `journal` is a file, "sqlite:///unknown.db": calls with a key are written
+    down before they are sent, and struck out when their outcome is certain. Trouble with it is logged, and
+    fails no call. `dead_band` is what slowness is material, as a share of the usual and in seconds, whichever
+    is more (default 0.25, 0.001); `false_alarm_every` how seldom the judge may cry wolf (default 86,400 s).
+
     Raises ConfigurationError with every fault of the arguments at once.
     """
 
@@ -124,14 +134,23 @@ class Guard:
         idempotent: bool = False,
         answers: tuple[type[BaseException], ...] = (),
         health: str | Callable[[], bool] | None = None,
+        ask: Asker | Callable[[str], Any] | None = None,
+        journal: str | Journal | None = None,
         dead_band: tuple[float, float] | None = None,
         false_alarm_every: float | None = None,
     ) -> None:
         self.policy = Policy(
             target, timeout, retry, breaker, limit, fallback, idempotent, answers, health,
-            dead_band, false_alarm_every,
+            ask, journal, dead_band, false_alarm_every,
         )  # fmt: skip
-        self.policy.check(*health_faults(health))
+        faults = health_faults(health)
+        self._unknowns: Unknowns | None = None
+        if ask is not None or journal is not None:
+            from brownout import _unknown
+
+            self._unknowns, more = _unknown.made(target, ask, journal, open_journal)
+            faults += more
+        self.policy.check(*faults)
         self._target = _target(target, part=self._part)
         if timeout < inf:
             known = self._target.timeout
@@ -188,6 +207,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return self._unknowns.call(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return threads.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(
@@ -212,6 +233,8 @@ class Guard:
         options = self._options(
             fn, operation, idempotent, classify, key=key, with_attempt=with_attempt
         )
+        if self._unknowns is not None:
+            return await self._unknowns.acall(self._core, options, fn, args, kwargs)  # type: ignore[no-any-return]
         return await aio.guarded(self._core, options, fn)(*args, **kwargs)  # type: ignore[no-any-return]
 
     @overload
@@ -227,19 +250,52 @@ class Guard:
         operation: str | None = None,
         idempotent: bool | None = None,
         key: str | None = None,
+        classify: Callable[[BaseException], Shown | None] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Call `fn` under this guard and tell how it ended: `.succeeded .failed .unknown`.
 
-        For an async function the answer is to be awaited. No fallback is used: it would hide what is known.
-        A cancel and KeyboardInterrupt are settled, then raised.
+        For an async function it is to be awaited. No fallback is used: it would hide what is known. A cancel
+        and KeyboardInterrupt are settled, then raised.
         """
-        options = self._options(fn, operation, idempotent, key=key, fallback=None)
-        if is_async(fn):
-            from brownout._drive import aio
+        options = self._options(fn, operation, idempotent, classify, key=key, fallback=None)
+        call: Callable[..., Any] = threads.outcome
+        if self._unknowns is not None:
+            call = self._unknowns.aoutcome if is_async(fn) else self._unknowns.outcome
+        elif is_async(fn):
+            from brownout._drive.aio import outcome as call
+        return call(self._core, options, fn, args, kwargs)
 
-            return aio.outcome(self._core, options, fn, args, kwargs)
-        return threads.outcome(self._core, options, fn, args, kwargs)
+    def resolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """Ask what became of an unknown outcome, until that is known or `within` seconds are over.
+
+        Succeeded: it was done, and `value` is what was answered (a ledger's Reply, of whatever status).
+        Failed: it never happened and never will. In the last part of the time what has not begun is voided,
+        unless `give_up="keep"`. What stays unknown is an OutcomeUnknown that says why; what is certain is
+        returned as it is. Raises ConfigurationError without `ask`, ValueError without a key.
+        """
+        return self._settles().resolve(self._core, outcome, within=within, give_up=give_up)
+
+    async def aresolve(
+        self, outcome: Outcome[T], *, within: float = 5.0, give_up: str = "void"
+    ) -> Outcome[T]:
+        """As `resolve`, for asyncio."""
+        return await self._settles().aresolve(self._core, outcome, within=within, give_up=give_up)
+
+    def unknowns(self) -> list[Outcome[Any]]:
+        """The unknown outcomes of this target in the journal, an earlier process's too, the oldest first.
+
+        None that is being called or settled. Raises ConfigurationError without a journal, BrownoutError if it
+        can't be read.
+        """
+        return self._settles().listed()
+
+    def _settles(self) -> Unknowns:
+        from brownout._unknown import Unknowns
+
+        return self._unknowns or Unknowns(self.policy.target, None, None)
 
     def attempt(self, operation: str = "attempt") -> AttemptBlock:
         """A block as one attempt: `with guard.attempt():` or `async with guard.attempt():`.
@@ -252,23 +308,18 @@ class Guard:
     def per(self, part: str) -> Guard:
         """The guard of one part of the target, of one host say: the same policies, and all else its own.
 
-        Its target is "name/part". Any number may be asked for: of all targets 1,024 are kept, and the part
-        asked for longest ago is dropped, never one with calls in flight. So ask anew for each call. Where
-        all have calls in flight, it is this guard itself. Raises ConfigurationError if `part` can't be part
-        of a name.
+        Its target is "name/part". Ask anew for each call: of all targets 1,024 are kept, and the part asked
+        for longest ago is dropped, never one with calls in flight; where all have some, it is this guard
+        itself. Raises ConfigurationError if `part` can't be part of a name.
         """
         name = f"{self.policy.target}/{part}"
         with _lock:
             found = _crowd.find(name, self)
         if found is not None:
             return found
-        policy: dict[str, Any] = {
-            **vars(self.policy),
-            "target": name,
-            "health": None,
-        }  # the whole's
+        own: dict[str, Any] = {"target": name, "health": None}  # that is the whole's
         try:
-            guard = _PartGuard(**policy)
+            guard = _PartGuard(**{**vars(self.policy), **own})
         except _TooMany:
             return self
         with _lock:
@@ -300,9 +351,8 @@ class Guard:
     def relearn(self, *, operation: str | None = None, errors: float | None = None) -> None:
         """Forget what is usual, of all operations or of one: the target is another one now, after a deploy.
 
-        It is learned anew, and what an earlier process had learned is void. `errors` pins the share of calls
-        that fails ordinarily: a target that always fails a little is then HEALTHY up to that. Raises
-        ConfigurationError for what is no share from 0 to 0.8.
+        What an earlier process had learned is void. `errors` pins the share of calls that fails ordinarily,
+        up to which it is HEALTHY. Raises ConfigurationError for what is no share from 0 to 0.8.
         """
         self._target.relearn(clock.now(), operation, errors)
 

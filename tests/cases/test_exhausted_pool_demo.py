@@ -10,6 +10,8 @@ import pytest
 from brownout.cases.exhausted_pool import demo
 from brownout.cases.exhausted_pool.schedule import PHASES
 
+pytestmark = pytest.mark.alone
+
 
 def test_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

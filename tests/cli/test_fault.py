@@ -22,9 +22,10 @@ from brownout.fault import record as records
 from brownout.fault.identity import Identity
 from brownout.fleet.file import File
 from tests.cli.test_cli import put
+from tests.seen import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="faults are of Linux")
 
@@ -46,13 +47,6 @@ def victim() -> Iterator[Identity]:
 def brownout(*arguments: str, verb: str = "fault") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "brownout", verb, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
-
-
-def until(seen: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "not seen in time"
-        time.sleep(0.02)
 
 
 def test_a_fault_of_a_process_outlives_the_command_and_is_cleared(victim: Identity) -> None:
@@ -110,9 +104,9 @@ def test_a_proxy_is_held_until_it_is_cleared() -> None:
 
 def test_status_shows_what_is_made_on_purpose(victim: Identity, tmp_path: Path) -> None:
     path = str(tmp_path / "fleet.db")
-    with closing(File(path)) as file:
-        put(file)
     brownout("add", "process", "pause", str(victim.pid), "--for", "40s", "--target", "quotes")
+    with closing(File(path)) as file:
+        put(file)  # only now, or on a busy machine it is stale
     lines = brownout("--fleet", path, verb="status").stdout
     assert "   quotes † " in lines
     assert "   · mail: " in lines
@@ -218,9 +212,15 @@ def test_a_wrong_amount(text: str, said: str | None) -> None:
 
 def test_doctor_tries_each_mechanism() -> None:
     done = brownout("--json", verb="doctor")
-    found = {each["name"]: each for each in json.loads(done.stdout)["mechanisms"]}
+    told = json.loads(done.stdout)
+    clients = {each["name"]: each for each in told["clients"]}
+    assert clients["redis"]["resends"].startswith("every command")
+    assert "NoBackoff" in clients["redis"]["advice"]
+    assert clients["psycopg"]["resends"] == ""
+    found = {each["name"]: each for each in told["mechanisms"]}
     assert found["watchdog"]["works"] == "yes"
     assert found["tcp proxy"]["works"] in ("yes", "weaker")
+    assert found["HTTP"]["works"] == "yes"
     assert found["pause"]["used"] == "SIGSTOP"
     assert {each["works"] for each in found.values()} <= {"yes", "weaker", "no"}
     assert all(each["because"] for each in found.values() if each["works"] != "yes")
@@ -240,6 +240,17 @@ def test_doctor_says_what_is_used_instead(monkeypatch: pytest.MonkeyPatch) -> No
     assert "SIGSTOP" in freeze.used
     assert "neighbour" in starve.used
     assert "control groups" in freeze.because
+
+
+def test_doctor_sees_whether_a_fault_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from brownout.fault import doctor
+    from brownout.fault.http.place import Place
+
+    monkeypatch.setattr(doctor, "TRIALS", {"HTTP": doctor.TRIALS["HTTP"]})
+    monkeypatch.setattr(Place, "_apply", lambda *_: None)
+    (found,) = doctor.examine()
+    assert found.works == "no"
+    assert found.because == "status 204 and then 204 came, not 503 and then 204"
 
 
 def test_doctor_reports_a_mechanism_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

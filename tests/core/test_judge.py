@@ -14,7 +14,7 @@ from brownout import Attempt, OutcomeClass, State
 from brownout._core.baseline import cold
 from brownout._core.because import Claim, Verdict
 from brownout._core.modes import modes
-from brownout._core.target import Operation
+from brownout._core.operation import Operation
 from brownout._core.words import seconds, share
 
 Answer = tuple[float, OutcomeClass]

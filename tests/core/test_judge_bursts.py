@@ -274,3 +274,13 @@ def test_every_verdict_has_a_because(
         if verdict.state in ILL:
             assert verdict.kind
             assert 0 < verdict.extent <= 1
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02])
+def test_nine_slow_calls_one_after_the_other_are_a_stall_of_the_machine(seconds: float) -> None:
+    """Each is a moment of its own, and together they are over before a state may hang on them."""
+    for seed in range(1, 4):
+        burst = Burst(seed)
+        burst.run(lognormal(0.001), 1000)
+        seen = burst.run(lognormal(seconds), 9) + burst.run(lognormal(0.001), 300)
+        assert not ILL & set(seen)

@@ -10,7 +10,15 @@ import pytest
 
 from brownout import Certainty, Outcome, OutcomeClass, Shown
 from brownout._core.outcome import classify
-from brownout.errors import DeadlinePassed, TimedOut
+from brownout.errors import (
+    DeadlinePassed,
+    InDoubt,
+    LedgerUnavailable,
+    OtherPayload,
+    StillRunning,
+    TimedOut,
+    Voided,
+)
 
 
 class NotFound(Exception):
@@ -51,3 +59,23 @@ def test_exactly_one_of_three(certainty: Certainty) -> None:
     for error in (None, ValueError()):
         outcome: Outcome[int] = Outcome(1, error, certainty, 1, 0.1)
         assert [outcome.succeeded, outcome.failed, outcome.unknown].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "class_", "certainty"),
+    [
+        (Voided("never"), OutcomeClass.SUCCESS, Certainty.ANSWERED),
+        (OtherPayload("used"), OutcomeClass.SUCCESS, Certainty.ANSWERED),
+        (LedgerUnavailable("down"), OutcomeClass.FAILURE, Certainty.ABSENT),
+        (LedgerUnavailable("down", not_started=False), OutcomeClass.FAILURE, Certainty.UNKNOWN),
+        (StillRunning("at it", retry_after=2.0), OutcomeClass.FAILURE, Certainty.UNKNOWN),
+        (InDoubt("who knows"), OutcomeClass.FAILURE, Certainty.UNKNOWN),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value.name,
+)
+def test_what_a_ledger_says_is_certain_or_is_not(
+    error: Exception, class_: OutcomeClass, certainty: Certainty
+) -> None:
+    shown = classify(error)
+    assert (shown.class_, shown.certainty) == (class_, certainty)
+    assert shown.retry_after == getattr(error, "retry_after", None)

@@ -125,6 +125,26 @@ def test_a_cancelled_probe_neither_closes_nor_wedges_it() -> None:
     assert one.phase is PROBING
 
 
+def test_after_a_fork_it_is_as_new() -> None:
+    """The parent's probes, and how long it had come to wait, are the parent's."""
+    one = opened(probes=1)
+    for now in (11.0, 14.0):
+        _, lease = one.admit(now)
+        one.settle(lease or 0, SILENT, now)
+    _, theirs = one.admit(19.0)
+    one.renew(threading.Lock())
+    assert one.phase is CLOSED
+    one.observe(State.UNRESPONSIVE, 20.0, 20.0)
+    assert (one.phase, one.until) == (OPEN, 21.0)
+    _, mine = one.admit(21.0)
+    assert mine != theirs
+    one.settle(theirs or 0, OK, 21.1)
+    assert one.phase is PROBING
+    assert not one.admit(21.9)[0]
+    one.admit(22.1)  # its lease is as short as the first
+    assert one.phase is OPEN
+
+
 def test_a_late_answer_of_an_earlier_generation_lets_nobody_in() -> None:
     one = opened(probes=2)
     _, first = one.admit(11.0)

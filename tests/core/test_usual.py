@@ -208,8 +208,8 @@ def test_what_is_usual_rises_slowly_and_falls_freely() -> None:
     learning = Learning()
     learning.cells(60, 500, 0.02)
     learning.cells(720, 500, 0.04)  # an hour, in which nothing was suspicious
-    assert learning.p50 <= 0.02 * 1.05 * 1.02
-    assert max(learning.usual.baseline.thresholds[:2]) <= 0.02 * 1.05 * 1.02 * 1.25 + 0.0021
+    assert learning.p50 <= 0.02 * 1.05 * 1.01
+    assert max(learning.usual.baseline.thresholds[:2]) <= 0.02 * 1.05 * 1.01 * 1.25 + 0.0021
     learning.cells(720, 500, 0.005)
     assert learning.p50 == pytest.approx(0.005, rel=0.1)
 

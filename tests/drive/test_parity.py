@@ -30,7 +30,7 @@ from brownout.testing import FakeClock, Script, Step, answer, fail, hang
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from brownout._core.target import Operation
+    from brownout._core.operation import Operation
 
 Trace = list[tuple[Any, ...]]
 

@@ -5,50 +5,27 @@ from __future__ import annotations
 import select
 import socket
 import struct
-import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.ext.listening import LIMIT_SECONDS, Listening
 
-LIMIT_SECONDS = 20.0
 _ABORT = struct.pack("ii", 1, 0)
 
 
-class Proxy:
+class Proxy(Listening):
     """Listens on 127.0.0.1. `script` says what to do with the next callers: "pass", "refuse" or "hang"."""
 
     def __init__(self) -> None:
         self.script: deque[str] = deque()
         self.asked: list[str] = []  # first lines
         self.left: list[str] = []  # how callers left
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                caller, _ = self._listener.accept()
-            except OSError:
-                return
-            caller.settimeout(LIMIT_SECONDS)
-            with self._lock:
-                self._open.add(caller)
-            self._start(self._serve, caller)
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def _serve(self, caller: socket.socket) -> None:
+        caller.settimeout(LIMIT_SECONDS)
         with suppress(OSError), caller:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -103,15 +80,3 @@ class Proxy:
                     other.sendall(data)
             if not ready:
                 return
-
-    def close(self) -> None:
-        """End every connection and thread."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(LIMIT_SECONDS)

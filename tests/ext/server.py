@@ -9,11 +9,11 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.ext.listening import LIMIT_SECONDS, Listening
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
-
-LIMIT_SECONDS = 20.0
 
 
 class Came(NamedTuple):
@@ -128,7 +128,7 @@ def reset_at_first_byte(server: Server, connection: socket.socket) -> bool:
     return reset(server, connection)
 
 
-class Server:
+class Server(Listening):
     """Listens on 127.0.0.1. `script` holds the replies to come; then it is `otherwise`.
 
     With `on_accept`, that is done to each connection before a request is read; with `tls` after its
@@ -143,33 +143,11 @@ class Server:
         self.came: list[Came] = []
         self.left: list[str] = []  # how callers left, where it was watched
         self.late = -1  # bytes that came afterwards, where they were counted
-        self.accepted = 0
         self.go = threading.Event()
         self._on_accept = on_accept
         self._tls = tls
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__()
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self.accepted += 1
-                self._open.add(connection)
-            self._start(self._serve, connection)
 
     def _serve(self, raw: socket.socket) -> None:
         with suppress(OSError), raw, self._secured(raw) as connection:
@@ -200,17 +178,9 @@ class Server:
             return len(self._open)
 
     def close(self) -> None:
-        """End every connection and thread."""
+        """End every connection and thread, also those that wait for a word of the test."""
         self.go.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(LIMIT_SECONDS)
+        super().close()
 
 
 def _read(connection: socket.socket) -> Came | None:

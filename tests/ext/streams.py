@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +9,14 @@ import h2.config
 import h2.connection
 import h2.events
 
+from tests.ext.listening import LIMIT_SECONDS, Listening
+
 if TYPE_CHECKING:
+    import socket
     import ssl
 
-LIMIT_SECONDS = 20.0
 
-
-class StreamServer:
+class StreamServer(Listening):
     """Listens on 127.0.0.1, with TLS if given a context. Each request is answered by its path.
 
     `/ok` at once; `/hang` and others not before the test says so by `begin`, `send`, `finish`.
@@ -28,32 +27,11 @@ class StreamServer:
         self.came: list[str] = []  # paths, in order
         self.reset: list[tuple[str, int]] = []  # path, error code
         self.left: list[str] = []  # how connections ended
-        self.accepted = 0
         self._deaf: set[Any] = set()
         self._tls = tls
-        self._lock = threading.Lock()
         self._streams: dict[str, tuple[Any, Any, int]] = {}
-        self._open: set[Any] = set()
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__()
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
-        self._start(self._accept)
-
-    def _start(self, target: Any, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self.accepted += 1
-            self._start(self._serve, raw)
 
     def _serve(self, raw: socket.socket) -> None:
         raw.settimeout(LIMIT_SECONDS)
@@ -64,7 +42,7 @@ class StreamServer:
             with connection:
                 self._talk(connection)
             with self._lock:
-                self._open.discard(connection)
+                self._open -= {raw, connection}
 
     def _talk(self, connection: Any) -> None:
         config = h2.config.H2Configuration(client_side=False)
@@ -125,15 +103,3 @@ class StreamServer:
         with self._lock:
             act(state, number)
             connection.sendall(state.data_to_send())
-
-    def close(self) -> None:
-        """End every connection and thread."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(LIMIT_SECONDS)

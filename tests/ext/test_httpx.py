@@ -31,7 +31,7 @@ from brownout import (
 )
 from brownout._core.deadline import HEADER
 from brownout.ext.httpx import Transport
-from tests.ext import server as servers
+from tests.ext import listening
 from tests.ext.client import KINDS, classes, client_of, generous
 from tests.ext.server import Server, cut, hang, held, reply, reset, reset_at_first_byte
 from tests.seen import LIMIT_SECONDS, until
@@ -110,13 +110,24 @@ def test_the_budget_bounds_what_is_repeated(kind: Any, server: Server) -> None:
     assert len(server.came) in {22, 23}  # one token, and a tenth of 20
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_refusal_for_overload_is_repeated(kind: Any, server: Server, status: int) -> None:
+@pytest.mark.parametrize(
+    "refusal", [reply(429), reply(503, outcome="not-started")], ids=["429", "503 not-started"]
+)
+def test_a_refusal_for_overload_is_repeated(kind: Any, server: Server, refusal: Any) -> None:
     guard = generous()
-    server.script.append(reply(status))
+    server.script.append(refusal)
     with client_of(kind, guard) as client:
         assert client.request("POST", server.url, content=b"x").status_code == 200
     assert classes(guard) == {"OVERLOAD": 1, "SUCCESS": 1}
+
+
+def test_a_503_that_says_no_more_may_hide_what_was_done(kind: Any, server: Server) -> None:
+    guard = generous()
+    server.script.extend([reply(503), reply(503)])
+    with client_of(kind, guard) as client:
+        assert client.request("POST", server.url, content=b"x").status_code == 503
+        assert client.get(server.url).status_code == 200
+    assert classes(guard) == {"OVERLOAD": 2, "SUCCESS": 1}
 
 
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=["httpx-sync", "httpx2-async"])
@@ -683,7 +694,7 @@ def test_the_inner_transport_is_opened_and_closed(lib: Any) -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    from brownout.ext.httpx.meaning import retry_after
+    from brownout.ext.reply import retry_after
 
     assert retry_after(value) == seconds
 
@@ -695,4 +706,4 @@ def test_the_server_of_these_tests_ends_its_threads() -> None:
         one.close()
     assert one.open == 0
     assert not any(thread.is_alive() for thread in one._threads)
-    assert servers.LIMIT_SECONDS > 1
+    assert listening.LIMIT_SECONDS > 1

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from brownout._file import Trouble
 from brownout.fleet import wire
-from brownout.fleet.file import APPLICATION, File, Trouble
+from brownout.fleet.file import APPLICATION, File
 from brownout.fleet.local import read
 from brownout.fleet.wire import Told
 from tests.fleet.sample import NOW, observer, told, verdict

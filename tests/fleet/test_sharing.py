@@ -14,8 +14,9 @@ import brownout
 from brownout import Change, ConfigurationError, Guard, State, _guard, _watch
 from brownout._core.view import Observer
 from brownout._drive.clock import clock
+from brownout._file import Trouble
 from brownout.fleet import sharing
-from brownout.fleet.file import File, Trouble
+from brownout.fleet.file import File
 from brownout.fleet.local import read
 from brownout.fleet.sharing import Sharing
 from brownout.fleet.wire import Told

@@ -22,7 +22,7 @@ from brownout.errors import DeadlinePassed
 
 if TYPE_CHECKING:
     from brownout._core.held import Held
-    from brownout._core.target import Operation
+    from brownout._core.operation import Operation
 
 TIMEOUT = 1.0
 LIMITS = (2, 5)

@@ -286,7 +286,12 @@ def test_gunicorn_prefork(tmp_path: Path) -> None:
             counts.setdefault(pid, []).append(int(calls))
     finally:
         server.terminate()
-        server.wait(SECONDS)
+        try:
+            server.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+            raise
     assert str(server.pid) not in counts
     assert sum(map(len, counts.values())) == 30
     for calls_seen in counts.values():  # from nothing, each worker its own

@@ -101,6 +101,7 @@ def allocated() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.alone  # it has to be over before the window forgets
 @pytest.mark.timeout(180)
 def test_ten_thousand_short_threads_leave_nothing_and_lose_no_count() -> None:
     guard = Guard("t", limit=50)

@@ -2,14 +2,24 @@
 
 It yields commands and is told the time; it never waits, and never reads a clock. `Start(n, what)` begins
 attempt n (`what` is the admitted attempt, or FALLBACK); `Wait(seconds)` is answered with the time and
-the `Done` that ended it, or None when the time was up. A driver carries them out.
+the `Done` that ended it, or None when the time was up. `Ask(key, void, seconds)` asks what became of a
+key, and is answered with the time and the `Done` of that question. A driver carries them out.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown, classify
+from brownout._core.outcome import (
+    Certainty,
+    Outcome,
+    OutcomeClass,
+    Phase,
+    Shown,
+    classify,
+    told,
+)
 from brownout.errors import DeadlinePassed, OutcomeUnknown, Refused, TimedOut
 
 if TYPE_CHECKING:
@@ -18,7 +28,7 @@ if TYPE_CHECKING:
     from brownout._core.evidence import Attempt
     from brownout._core.guard import Core
     from brownout._core.held import Hold
-    from brownout._core.target import Operation
+    from brownout._core.operation import Operation
 
 FALLBACK = "fallback"
 TIGHT_SECONDS = 0.005  # clients round their time-outs
@@ -37,6 +47,14 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class Ask(NamedTuple):
+    """Ask what became of a key, for at most so long; `void`: what has not begun never will."""
+
+    key: str
+    void: bool
+    seconds: float
+
+
 class Done(NamedTuple):
     """How what was started ended: a value, or an error."""
 
@@ -44,7 +62,7 @@ class Done(NamedTuple):
     error: BaseException | None
 
 
-Command = Start | Wait
+Command = Start | Wait | Ask
 Answer = tuple[float, Done | None]
 
 
@@ -62,7 +80,7 @@ class Options(NamedTuple):
 class Call:
     """One call that did not go well at once: what was tried, and what is known."""
 
-    __slots__ = ("began", "certainty", "core", "deadline", "options", "thread", "tried")
+    __slots__ = ("began", "certainty", "core", "deadline", "options", "phase", "thread", "tried")
 
     def __init__(
         self, core: Core, options: Options, thread: int, began: float, deadline: float
@@ -74,6 +92,7 @@ class Call:
         self.deadline = deadline
         self.tried = 0
         self.certainty = Certainty.ABSENT
+        self.phase = Phase.NOT_SENT  # the furthest of the attempts that are unknown
 
     def admit(self, now: float) -> Attempt | Refused:
         """Another attempt, or the refusal."""
@@ -86,9 +105,11 @@ class Call:
             error.key = self.options.key
         self.tried += 1
         if shown.certainty is Certainty.UNKNOWN or self.certainty is not Certainty.UNKNOWN:
-            self.certainty = (
-                shown.certainty
-            )  # once unknown, a later refusal does not make it certain
+            # Once unknown, a later refusal does not make it certain.
+            self.certainty = shown.certainty
+        if shown.certainty is Certainty.UNKNOWN:
+            inner = error.phase if isinstance(error, OutcomeUnknown) else Phase.NOT_SENT
+            self.phase = max(self.phase, attempt.phase, inner)
         self.core.settle(self.options.operation, attempt, shown.class_, now)
         return shown
 
@@ -104,9 +125,13 @@ class Call:
             attempt.expired and not left
         ):  # also when a client made our cancel into an error of its own
             shown = Shown.of(OutcomeClass.SHORT if attempt.inherited else OutcomeClass.UNKNOWN)
+            said = told(error, attempt.began)
+            if said is not None:  # an adapter saw how far it had come
+                shown = shown._replace(certainty=said.certainty)
         else:
-            asked = None if left else self._asked(error)  # nobody may repeat what was cancelled
-            shown = asked or classify(error, self.core.policy.answers)
+            # nobody may repeat what was cancelled
+            asked = None if left else self._asked(error, attempt.began)
+            shown = asked or classify(error, self.core.policy.answers, attempt.began)
         if attempt.phase is Phase.NOT_SENT and shown.certainty is Certainty.UNKNOWN:
             shown = shown._replace(certainty=Certainty.ABSENT)
         if (
@@ -119,12 +144,16 @@ class Call:
             )  # the client was told to give up so early
         return shown
 
-    def _asked(self, error: BaseException) -> Shown | None:
-        """What the user's own `classify` says; one that fails loses neither permit nor error."""
+    def _asked(self, error: BaseException, began: float) -> Shown | None:
+        """What the call's `classify` says; one that fails loses neither permit nor error.
+
+        An adapter's has `since`, to be told when the attempt began: more may have been done in it.
+        """
         if self.options.classify is None:
             return None
         try:
-            return self.options.classify(error)
+            since = getattr(self.options.classify, "since", None)
+            return self.options.classify(error) if since is None else since(error, began)
         except Exception as problem:
             error.add_note(f"brownout: its classify failed with {problem!r}")
             return None
@@ -135,8 +164,10 @@ class Call:
         if error is not None and not isinstance(error, Exception):
             raise error
         certainty = Certainty.ANSWERED if error is None else self.certainty
-        seconds = now - self.began
-        return Outcome(done.value, error, certainty, self.tried, seconds, self.options.key)
+        seconds, key = now - self.began, self.options.key
+        if certainty is not Certainty.UNKNOWN:
+            return Outcome(done.value, error, certainty, self.tried, seconds, key, None, inf)
+        return Outcome(None, error, certainty, self.tried, seconds, key, self.phase, now)
 
     def note(self, error: BaseException, now: float) -> None:
         """Tell on the user's own exception what was tried."""

@@ -20,9 +20,11 @@ from brownout.errors import BreakerOpen, DeadlinePassed, LimitReached, Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from brownout._core.operation import Operation
     from brownout._core.policy import Policy
-    from brownout._core.target import Mutex, Operation, Target
+    from brownout._core.target import Mutex, Target
 
+ASK_SHARE = 0.1  # of the calls, where no budget for retries says otherwise
 _SUCCESS = OutcomeClass.SUCCESS
 _NEVER = (OutcomeClass.LOCAL, OutcomeClass.CANCELLED, OutcomeClass.SHORT)
 
@@ -184,6 +186,15 @@ class Core:
         if now + wait >= deadline or not self.target.budget.spend(self.target.calls, retry.budget):
             return None
         return wait
+
+    def may_ask(self) -> bool:
+        """Whether the target's budget pays for one more question about an unknown outcome."""
+        share = ASK_SHARE if self.policy.retry is None else self.policy.retry.budget
+        return self.target.budget.spend(self.target.calls, share)
+
+    def chance(self) -> float:
+        """A number in [0, 1), for jitter."""
+        return self._chance()
 
     def _state(self) -> State | None:
         findings = [operation.judge.finding for operation in list(self.target.operations.values())]

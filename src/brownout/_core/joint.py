@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from brownout._core.because import ENOUGH_CALLS, judged
 from brownout._core.finding import Row
 from brownout._core.judge import Judge
+from brownout._core.operation import Operation
 from brownout._core.state import State
-from brownout._core.target import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,25 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum
 from errno import ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENOENT
-from typing import Generic, NamedTuple, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from brownout._core.value import Value
-from brownout.errors import OutcomeUnknown, Refused
+from brownout.errors import (
+    KeyFromTheFuture,
+    KeyMalformed,
+    KeyTooOld,
+    LedgerError,
+    LedgerUnavailable,
+    OtherPayload,
+    OutcomeUnknown,
+    Refused,
+    StillRunning,
+    Voided,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -83,12 +98,35 @@ class Shown(NamedTuple):
 _NO_CONNECTION = frozenset({ECONNREFUSED, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH, ENETDOWN, ENOENT})
 
 
-def classify(exc: BaseException, answers: tuple[type[BaseException], ...] = ()) -> Shown:
-    """What `exc`, raised by a guarded function of which nothing else is known, shows.
+_CAUSES_MOST = 20
+
+
+def told(exc: BaseException, began: float) -> Shown | None:
+    """What an adapter said of `exc`, or of an exception that it was raised *from*; None if none did.
+
+    Only the adapter saw how far the client had come. So it hangs a function on the exception,
+    `brownout_shown`, which is given when the attempt began, and answers with a Shown. What merely
+    happened while another exception was handled (its context) is not looked at: it may be other work.
+    """
+    seen: BaseException | None = exc
+    for _ in range(_CAUSES_MOST):
+        if seen is None:
+            break
+        say: Callable[[float], Shown] | None = getattr(seen, "brownout_shown", None)
+        if say is not None:
+            return say(began)
+        seen = seen.__cause__
+    return None
+
+
+def classify(
+    exc: BaseException, answers: tuple[type[BaseException], ...] = (), began: float = -inf
+) -> Shown:
+    """What `exc`, raised by a guarded function, shows: as its adapter said, or by its class.
 
     `answers` are exception classes that are the target's answer (not found, invalid), so a success of
-    the target. Anything that nobody knows counts against the target and is repeated only if that is
-    declared to be safe.
+    the target. `began` is when the attempt began. Anything that nobody knows counts against the target
+    and is repeated only if that is declared to be safe.
     """
     if answers and isinstance(exc, answers):
         return Shown.of(OutcomeClass.SUCCESS)
@@ -98,10 +136,29 @@ def classify(exc: BaseException, answers: tuple[type[BaseException], ...] = ()) 
         exc, Exception
     ):  # CancelledError, KeyboardInterrupt, GeneratorExit, SystemExit
         return Shown.of(OutcomeClass.CANCELLED)
+    shown = told(exc, began)
+    if shown is not None:
+        return shown
     if isinstance(exc, (TimeoutError, OutcomeUnknown)):
         return Shown.of(OutcomeClass.UNKNOWN)
     if isinstance(exc, OSError) and _never_connected(exc):
         return Shown.of(OutcomeClass.CONNECT)
+    if isinstance(exc, LedgerError):
+        return _of_ledger(exc)
+    return Shown.of(OutcomeClass.FAILURE)
+
+
+# What a ledger says of a key that was not run now. An earlier attempt with it may have been: that stays.
+_NOT_RUN = (Voided, KeyMalformed, KeyFromTheFuture, KeyTooOld, OtherPayload)
+
+
+def _of_ledger(exc: LedgerError) -> Shown:
+    if isinstance(exc, _NOT_RUN):
+        return Shown.of(OutcomeClass.SUCCESS)  # an answer: no
+    if isinstance(exc, LedgerUnavailable) and exc.not_started:
+        return Shown(OutcomeClass.FAILURE, Certainty.ABSENT)
+    if isinstance(exc, StillRunning):
+        return Shown(OutcomeClass.FAILURE, Certainty.UNKNOWN, exc.retry_after)
     return Shown.of(OutcomeClass.FAILURE)
 
 
@@ -121,7 +178,9 @@ class Outcome(Value, Generic[T]):
 
     Exactly one of `succeeded`, `failed` and `unknown` is true. `value` is what the guarded function
     returned (None unless succeeded); `error` is what it, or the guard, raised; `attempts` how many
-    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one.
+    attempts were sent; `seconds` how long the whole call took; `key` the call's key, if it had one. Of an
+    unknown one, `phase` is how far its attempts had come for certain (the furthest), and `ended_at` the
+    monotonic instant after which the caller has sent nothing more (infinite: not known).
     """
 
     value: T | None
@@ -130,6 +189,8 @@ class Outcome(Value, Generic[T]):
     attempts: int
     seconds: float
     key: str | None = None
+    phase: Phase | None = None
+    ended_at: float = inf
 
     @property
     def succeeded(self) -> bool:

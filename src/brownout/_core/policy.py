@@ -12,6 +12,9 @@ from brownout.errors import BrownoutError, ConfigurationError, TimedOut
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from brownout._core.journal import Journal
+    from brownout._core.ledger import Asker
+
 
 class Retry(Value):
     """Try again when it is safe: never sent, or turned away, or declared to be idempotent.
@@ -58,6 +61,8 @@ class Policy(Value):
     idempotent: bool = False
     answers: tuple[type[BaseException], ...] = ()
     health: str | Callable[[], bool] | None = None
+    ask: Asker | Callable[[str], Any] | None = None
+    journal: str | Journal | None = None
     dead_band: tuple[float, float] | None = None
     false_alarm_every: float | None = None
 

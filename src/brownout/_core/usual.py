@@ -5,7 +5,7 @@ suspicious then; an alarm empties the quarantine. So a target does not learn its
 learned latencies come four thresholds (the slowest 50, 10, 1 and 0.1 %, widened by the dead band: what is
 material, not what is measurable), and from their spread over cells a measure of how restless healthy
 traffic is, so that an ordinary rough stretch is no alarm. What is usual may become better at once, and worse
-by 2 % an hour at most (the ratchet), so that a slow drift is not learned on its way. It is kept through
+by 1 % an hour at most (the ratchet), so that a slow drift is not learned on its way. It is kept through
 restarts, with its age.
 """
 
@@ -43,7 +43,7 @@ REMEMBERED_SECONDS = (
     900.0  # so long: then old counts are halved. An hour's wave is not learned as two usuals
 )
 EARLY = 20  # answered calls after which a first baseline is made, from all that was seen so far
-RISE_PER_HOUR = 1.02  # the ratchet: of a latency,
+RISE_PER_HOUR = 1.01  # the ratchet: of a latency,
 RISE_SHARE_PER_HOUR = 0.005  # and of the share of calls that fail
 RATCHET_CALLS = (
     1000,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from math import inf, log2
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.evidence import Attempt
-from brownout._core.flow import Call, Command, Done, Options, Start, recover, timed_out
+from brownout._core.flow import Ask, Call, Command, Done, Options, Start, recover, timed_out
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from brownout._core.outcome import Outcome
     from brownout._drive.wheel import Wheel
 
+R = TypeVar("R")
 _new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for its `__init__`
 
 
@@ -239,14 +240,14 @@ async def _ended(
 
 
 async def drive(
-    flow: Generator[Command, tuple[float, Done | None], Done],
+    flow: Generator[Command, tuple[float, Done | None], R],
     core: Core,
-    options: Options,
+    options: Options | None,
     fn: Callable[..., Awaitable[Any]],
     args: Any,
     kwargs: Any,
-) -> Done:
-    """Carry out a flow's commands until it ends."""
+) -> R:
+    """Carry out a flow's commands until it ends. Who asks is `fn`, if it is a flow that asks."""
     done: Done | None = None
     try:
         command = next(flow)
@@ -254,6 +255,10 @@ async def drive(
             if isinstance(command, Start):
                 done = await _start(command, core, options, fn, args, kwargs)
                 command = flow.send((clock.now(), None))
+                continue
+            if isinstance(command, Ask):
+                told = await _asked(command, fn)
+                command = flow.send((clock.now(), told))
                 continue
             if done is None:
                 await asyncio.sleep(command.seconds)
@@ -265,14 +270,27 @@ async def drive(
         flow.close()
 
 
+async def _asked(command: Ask, ask: Callable[[Ask], Awaitable[Any]]) -> Done:
+    """Put a question, and end it when its time is up; what it calls sees how long it may take."""
+    token = DEADLINE.set(min(ambient(), clock.now() + command.seconds))
+    try:
+        async with asyncio.timeout(command.seconds):
+            return Done(await ask(command), None)
+    except BaseException as error:
+        return Done(None, error)
+    finally:
+        DEADLINE.reset(token)
+
+
 async def _start(
     command: Start,
     core: Core,
-    options: Options,
+    options: Options | None,
     fn: Callable[..., Awaitable[Any]],
     args: Any,
     kwargs: Any,
 ) -> Done:
+    assert options is not None
     if isinstance(command.what, Attempt):
         return await _ended(core, command.what, options, fn, args, kwargs)
     assert options.fallback is not None

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from brownout._core.guard import Core
+    from brownout._core.operation import Operation
     from brownout._core.outcome import OutcomeClass
-    from brownout._core.target import Operation
 
 
 def keeper(core: Core, operation: Operation) -> Callable[[Attempt], Holding]:

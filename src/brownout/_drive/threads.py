@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import inf, log2
 from threading import get_ident
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.evidence import Attempt
-from brownout._core.flow import FALLBACK, Call, Command, Done, Options, Start, recover
+from brownout._core.flow import FALLBACK, Ask, Call, Command, Done, Options, Start, recover
 from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from brownout._core.guard import Core
 
+R = TypeVar("R")
 _new: Callable[[type[Attempt]], Attempt] = object.__new__  # without a frame for its `__init__`
 
 
@@ -161,13 +162,13 @@ def _ended(
 
 
 def drive(
-    flow: Generator[Command, tuple[float, Done | None], Done],
-    options: Options,
+    flow: Generator[Command, tuple[float, Done | None], R],
+    options: Options | None,
     fn: Callable[..., Any],
     args: Any,
     kwargs: Any,
-) -> Done:
-    """Carry out a flow's commands until it ends."""
+) -> R:
+    """Carry out a flow's commands until it ends. Who asks is `fn`, if it is a flow that asks."""
     done: Done | None = None
     try:
         command = next(flow)
@@ -175,6 +176,10 @@ def drive(
             if isinstance(command, Start):
                 done = _start(command, options, fn, args, kwargs)
                 command = flow.send((clock.now(), None))
+                continue
+            if isinstance(command, Ask):
+                told = _asked(command, fn)
+                command = flow.send((clock.now(), told))
                 continue
             if done is None:
                 clock.sleep(command.seconds)
@@ -186,9 +191,21 @@ def drive(
         flow.close()
 
 
+def _asked(command: Ask, ask: Callable[[Ask], Any]) -> Done:
+    """Put a question; what it calls sees how long it may take."""
+    token = DEADLINE.set(min(ambient(), clock.now() + command.seconds))
+    try:
+        return Done(ask(command), None)
+    except BaseException as error:
+        return Done(None, error)
+    finally:
+        DEADLINE.reset(token)
+
+
 def _start(
-    command: Start, options: Options, fn: Callable[..., Any], args: Any, kwargs: Any
+    command: Start, options: Options | None, fn: Callable[..., Any], args: Any, kwargs: Any
 ) -> Done:
+    assert options is not None
     if isinstance(command.what, Attempt):
         return _ended(command.what, options, fn, args, kwargs)
     assert command.what is FALLBACK

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from brownout._core.evidence import Attempt
-from brownout._core.flow import Call, Done, Start, recover, timed_out
+from brownout._core.flow import Ask, Call, Done, Start, recover, timed_out
 from brownout.errors import Refused
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from brownout._core.guard import Core
 
     Ending = tuple[float, Any, BaseException | None]
-    Flow = Generator[Command, tuple[float, Done | None], Done]
+
+R = TypeVar("R")
 
 
 class Virtual:
@@ -75,6 +76,25 @@ class Virtual:
 
         self._attempt(core, attempt, fn, ended)
 
+    def resolve(
+        self,
+        flow: Generator[Command, tuple[float, Done | None], R],
+        ask: Callable[[Ask], Ending],
+        told: Callable[[R], None],
+    ) -> None:
+        """Begin a flow that asks; `ask` says how a question would end, `told` hears how the flow did."""
+        self._follow(flow, None, ask, told)
+
+    def _question(
+        self, command: Ask, ask: Callable[[Ask], Ending], step: Callable[[Done], None]
+    ) -> None:
+        """Let a question take its time, but no longer than it has."""
+        seconds, value, error = ask(command)
+        if seconds > command.seconds:
+            seconds, error = command.seconds, TimeoutError("the question took too long")
+        done = Done(None if error else value, error)
+        self.at(self._now + seconds, lambda: step(done))
+
     def _attempt(
         self, core: Core, attempt: Attempt, fn: Callable[[], Ending], ended: Callable[[Done], None]
     ) -> None:
@@ -91,7 +111,11 @@ class Virtual:
             self.at(end, lambda: ended(Done(None if error else value, error)))
 
     def _follow(
-        self, flow: Flow, call: Call, fn: Callable[[], Ending], told: Callable[[Done], None]
+        self,
+        flow: Generator[Command, tuple[float, Done | None], R],
+        call: Call | None,
+        fn: Callable[..., Ending],
+        told: Callable[[R], None],
     ) -> None:
         """Carry out a flow's commands; what it waits for resumes it."""
 
@@ -104,10 +128,14 @@ class Virtual:
             except StopIteration as stop:
                 told(stop.value)
                 return
+            if isinstance(command, Ask):
+                self._question(command, fn, step)
+                return
             if not isinstance(command, Start):
                 self.at(self._now + command.seconds, step)
                 return
             flow.send((self._now, None))  # it waits for what was started
+            assert call is not None
             if isinstance(command.what, Attempt):
                 self._attempt(call.core, command.what, fn, step)
             else:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from typing import TYPE_CHECKING, NoReturn
 
-from brownout.cli import doctor, duration, fault, replay, see, serve
+from brownout.cli import doctor, duration, fault, replay, see, serve, unknown
 from brownout.errors import BrownoutError
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     faults = verbs.add_parser("fault", help="failures made on purpose, each with an end")
     fault_verbs = faults.add_subparsers(dest="fault_verb", required=True, metavar="VERB")
     fault.add(fault_verbs, _duration)
-    serve.add(fault_verbs)
+    serve.add(fault_verbs, _duration)
+    unknown.add(verbs, _duration)
     doctor.add(verbs)
     return parser
 

@@ -107,7 +107,7 @@ class Deadlines:
             exchange = _Exchange(self.counts, bound, receive, send, drop=self._drop)
             if self._drop and remaining() == 0.0:
                 self.counts.dropped_before += 1
-                await exchange.refuse(_BEFORE)
+                await exchange.refuse(_BEFORE, (b"outcome", b"not-started"))
                 return
             await exchange.serve(self.app, scope)
 
@@ -216,13 +216,14 @@ class _Exchange:
         if message["type"] in _LAST and not message.get("more_body"):
             self._bound.lift()
 
-    async def refuse(self, detail: str) -> None:
-        """Answer 504."""
+    async def refuse(self, detail: str, *more: tuple[bytes, bytes]) -> None:
+        """Answer 504, with more headers if they are given."""
         problem = {"type": "about:blank", "title": "Deadline passed", "status": 504}
         body = json.dumps({**problem, "detail": detail}).encode()
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", str(len(body)).encode()),
+            *more,
         ]
         await self._send({"type": "http.response.start", "status": 504, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})

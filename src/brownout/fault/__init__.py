@@ -52,6 +52,7 @@ from .kind import (
 )
 
 if TYPE_CHECKING:
+    from .aside import making
     from .disk.place import Disk
     from .http import HttpFaults, HttpProxy, HttpTransport
     from .made import Made
@@ -118,6 +119,7 @@ __all__ = [
     "Timeout",
     "Wrong",
     "Zones",
+    "making",
     "running",
 ]
 
@@ -138,6 +140,7 @@ _LATE = {
     "Zones": ".zone.place",
     "RedisPair": ".replica.redis",
     "SqliteCopy": ".replica.sqlite",
+    "making": ".aside",
     "running": ".tcp",
 }
 

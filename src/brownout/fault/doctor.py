@@ -6,12 +6,13 @@ mode would miss what a container forbids. A new mechanism adds its trial to `TRI
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,14 +86,38 @@ def _proxy() -> str:
     return "a proxy on uvloop"
 
 
+def _http() -> str:
+    """An answer is another one while a fault is made, and the true one again."""
+    from brownout.fault.http import running
+    from brownout.fault.kind import Status
+
+    true = b"HTTP/1.1 204 No Content\r\n\r\n"
+    with _echo(true) as (host, port), running(f"{host}:{port}") as proxy:
+        client = http.client.HTTPConnection(*_pair(proxy.listen), timeout=SECONDS)
+        with closing(client):
+            with proxy.make(Status(code=503), seconds=SECONDS):
+                during = _code(client)
+            after = _code(client)
+    if (during, after) != (503, 204):
+        raise ConnectionError(f"status {during} and then {after} came, not 503 and then 204")
+    return "a reverse proxy; in a server (ASGI) or a client (httpx) of Python none is needed"
+
+
+def _code(client: http.client.HTTPConnection) -> int:
+    client.request("GET", "/")
+    answer = client.getresponse()
+    answer.read()
+    return answer.status
+
+
 def _pair(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 @contextmanager
-def _echo() -> Generator[tuple[str, int]]:
-    """A listener that answers one connection with what it says."""
+def _echo(answers: bytes = b"") -> Generator[tuple[str, int]]:
+    """A listener that answers one connection with what it says, or always with the same."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(SECONDS)
 
@@ -101,7 +126,7 @@ def _echo() -> Generator[tuple[str, int]]:
                 with listener.accept()[0] as one:
                     one.settimeout(SECONDS)
                     while data := one.recv(100):
-                        one.sendall(data)
+                        one.sendall(answers or data)
             except OSError:
                 pass  # the trial tells what it missed
 
@@ -278,6 +303,7 @@ TRIALS: dict[str, Callable[[], str]] = {
     "rights": _rights,
     "watchdog": _watchdog,
     "tcp proxy": _proxy,
+    "HTTP": _http,
     "pause": _pause,
     "freeze": _freeze,
     "starve": _starve,

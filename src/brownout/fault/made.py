@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from math import inf
 from typing import TYPE_CHECKING
 
 from brownout._core.fault import Log
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from brownout._core.fault import Fault
 
-__all__ = ["Made", "Step", "held_for_others", "in_force"]
+__all__ = ["LONGEST_SECONDS", "Made", "Step", "held_for_others", "in_force"]
 
 LONGEST_SECONDS = 7 * 86_400.0
 LOOK_SECONDS = 1.0  # how often a maker looks after its watchdog
@@ -139,11 +138,7 @@ class Made:
             steps=(*_ending_us, *self.steps),
             **self._about,
         )
-        if not 0 < self._seconds <= (inf if made.inside else LONGEST_SECONDS):
-            raise ConfigurationError(
-                f"{self.fault} at {self.place}: seconds={self._seconds!r} is how long it is in force, above 0"
-                f" and at most {LONGEST_SECONDS:.0f} (a week); every fault has an end"
-            )
+        self._check_span(self.fault, self._seconds)
         return made
 
     def add(self, *steps: Step) -> None:
@@ -155,6 +150,33 @@ class Made:
         claim = records.write(self.folder, made)
         self._unclaim()
         self._record, self._claim = made, claim
+
+    def change(self, fault: Fault, *, seconds: float | None = None) -> None:
+        """Say on record that another fault is in force in its place; with `seconds`, for so long from now.
+
+        What makes it has it changed: this is its text and its end alone. Nothing, if it is gone. Raises
+        ConfigurationError for a wrong span, FaultRefused if it can't be written; all is as before then.
+        """
+        if seconds is not None:
+            self._check_span(fault, seconds)
+        with self._lock:
+            if self._record is None:
+                return
+            with records.claimed(self.folder, self.id, seconds=2 * undo.UNDO_SECONDS) as found:
+                if found is None:
+                    return
+                end = found.end if seconds is None else records.now() + seconds
+                changed = found.but(kind=fault.kind, fault=str(fault), end=end)
+                records.release(records.write(self.folder, changed))
+            self.fault, self._record = fault, changed
+        _KEEPER.keep(self)  # it may be due sooner
+
+    def _check_span(self, fault: Fault, seconds: float) -> None:
+        if not 0 < seconds <= LONGEST_SECONDS:
+            raise ConfigurationError(
+                f"{fault} at {self.place}: seconds={seconds!r} is how long it is in force, above 0"
+                f" and at most {LONGEST_SECONDS:.0f} (a week); every fault has an end"
+            )
 
     def _unclaim(self) -> None:
         if self._claim is not None:

@@ -35,6 +35,17 @@ MOST_AT_ONCE = 32
 LATE_SECONDS = 2.0  # for a maker to undo what only it can, after the end
 
 
+# Two packages are put there empty: it needs nothing of their front doors, which take as long to import as
+# all the rest, while a maker waits.
+_START = """
+import sys, types
+for name in ("brownout", "brownout.fault"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [sys.argv[1] + "/" + name.replace(".", "/")]
+from brownout.fault.watchdog import main
+sys.exit(main(sys.argv[2:]))
+"""
+
 # ------------------------------------------------------------------------------- seen by a maker
 
 
@@ -43,13 +54,9 @@ def ensure(folder: str, *, wait: bool = True) -> None:
     if runs(folder):
         return
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]);"
-        " from brownout.fault.watchdog import main; sys.exit(main(sys.argv[2:]))"
-    )
     # -S -E: it needs nothing that is installed, and no variable of Python's changes it. The shell starts it
     # in a session of its own and ends at once, so that it is nobody's child and nobody's job.
-    python = [sys.executable, "-SEsP", "-c", code, source, folder]
+    python = [sys.executable, "-SEsP", "-c", _START, source, folder]
     try:
         subprocess.run(
             ["/bin/sh", "-c", 'cd / && "$@" &', "sh", *python],

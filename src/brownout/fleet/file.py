@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+from brownout._file import Trouble, claim
 from brownout.fleet import usual as kept
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ BUSY_SECONDS = 0.2  # how long the writer's thread waits for another writer; a w
 MOST_BYTES = 64 * 1024 * 1024
 FORGET_OBSERVER_SECONDS = 600.0
 FORGET_CHANGE_SECONDS = 86_400.0
-_HEADER_BYTES = 100
-_SIDES = ("-wal", "-shm", "-journal")
 
 _TABLES = """
 CREATE TABLE observers (
@@ -48,17 +46,6 @@ CREATE INDEX changes_at ON changes (at);
 _OBSERVER = "INSERT OR REPLACE INTO observers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _EVIDENCE = "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?)"
 _CHANGE = "INSERT INTO changes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-class Trouble(Exception):
-    """The file can't be used now. The message says what is wrong and what to do.
-
-    `passing` is true for what mends itself in a moment, when another writer is done.
-    """
-
-    def __init__(self, message: str, *, passing: bool = False) -> None:
-        super().__init__(message)
-        self.passing = passing
 
 
 class File:
@@ -147,7 +134,7 @@ class File:
                 if (found.st_dev, found.st_ino) == self._which:
                     return self._connection
             self.close()  # deleted or replaced: what is written there, nobody reads
-        self._which = _claim(self.path)
+        self._which = claim(self.path, APPLICATION, "a fleet file")
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -207,55 +194,6 @@ class File:
         return Trouble(
             f"{error}; make it and its folder writable for this user, or give another path"
         )
-
-
-def _claim(path: str) -> tuple[int, int]:
-    """Make the file if there is none, check that it is ours to write, and tell which it is."""
-    _refuse_symlinks(path)
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a FIFO may not hang us
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise Trouble("it is not a regular file; give another path")
-        if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-            raise Trouble(f"it belongs to user {found.st_uid}, not to this one; give another path")
-        header = os.read(descriptor, _HEADER_BYTES)
-        if header and not _is_ours(header):
-            raise Trouble(
-                "it is not a fleet file, and is left alone; give another path, or move it away"
-            )
-        if hasattr(os, "fchmod") and found.st_mode & 0o777 != 0o600:
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
-    return found.st_dev, found.st_ino
-
-
-def _refuse_symlinks(path: str) -> None:
-    for name in (path, *(path + side for side in _SIDES)):
-        try:
-            found = os.lstat(name)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a symlink" if stat.S_ISLNK(found.st_mode) else "not a regular file"
-            raise Trouble(f"{_which(name, path)} is {kind}; remove it, or give another path")
-        if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-            raise Trouble(
-                f"{_which(name, path)} belongs to user {found.st_uid}, not to this one; give another path"
-            )
-
-
-def _which(name: str, path: str) -> str:
-    return "it" if name == path else f"its {name[len(path) + 1 :]} file"
-
-
-def _is_ours(header: bytes) -> bool:
-    if header[:16] != b"SQLite format 3\0":
-        return False
-    return int.from_bytes(header[68:72], "big") == APPLICATION
 
 
 def _version(connection: sqlite3.Connection) -> int:

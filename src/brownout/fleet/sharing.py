@@ -121,7 +121,7 @@ class Sharing:
 
     def learn(self) -> None:
         """Read what a predecessor of this name knew to be usual, on this thread."""
-        from brownout.fleet.file import Trouble
+        from brownout._file import Trouble
 
         try:
             with fork.IN_USE:
@@ -205,7 +205,7 @@ class Sharing:
 
     def write(self, *, ended: bool = False) -> None:
         """Write everything now, on this thread."""
-        from brownout.fleet.file import Trouble
+        from brownout._file import Trouble
 
         wall, targets = time.time(), _worst_first(_guard.targets())
         who = self._who._replace(

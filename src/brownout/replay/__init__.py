@@ -31,8 +31,8 @@ from brownout.replay.records import HEADER, OUTCOMES, Problem, Record, read, rec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from brownout._core.operation import Operation
     from brownout._core.state import State
-    from brownout._core.target import Operation
 
 __all__ = [
     "HEADER",

@@ -112,6 +112,7 @@ def served(*arguments: str, **environ: str) -> Iterator[tuple[str, subprocess.Po
                 process.wait(LIMIT)
             except subprocess.TimeoutExpired:
                 process.kill()
+                raise
 
 
 # ------------------------------------------------------------------------------------------ traffic
@@ -142,11 +143,11 @@ def target(handle: Callable[[socket.socket], None]) -> Iterator[str]:
     finally:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
+        thread.join(LIMIT)  # before the close, lest it accept at another's socket of that number
         listener.close()
         for connection in alive:
             with suppress(OSError):
                 connection.close()
-        thread.join(LIMIT)
 
 
 def echo(connection: socket.socket) -> None:

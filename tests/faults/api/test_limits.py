@@ -8,13 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from brownout.errors import ConfigurationError
+from brownout.fault import record as records
 from brownout.fault.api import Server, access, server, wire
-from tests.faults.api.speak import LIMIT, TARGET, Api, served
+from tests.faults.api.speak import LIMIT, TARGET, Api, dial, echo, read, served, target
+from tests.seen import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -160,7 +163,56 @@ def test_toxics_are_on_record_until_they_end_or_their_server_is_killed(tmp_path:
         assert [listen in json.dumps(each) for each in listed(tmp_path)] == [True]
         process.send_signal(signal.SIGKILL)
         process.wait(LIMIT)
-        end = time.monotonic() + LIMIT
-        while listed(tmp_path):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        until(lambda: not listed(tmp_path))
+
+
+def test_a_toxic_ends_by_itself(tmp_path: Path) -> None:
+    with (
+        target(echo) as upstream,
+        served("--for", "500ms", BROWNOUT_FAULTS=str(tmp_path)) as (
+            address,
+            process,
+        ),
+    ):
+        api = Api(address)
+        path = "/proxies/p/toxics/latency_downstream"
+        with closing(dial(api.proxy(upstream))) as wire:
+            api.toxic("latency", attributes={"latency": 60_000})
+            wire.sendall(b"ping")
+            (made,) = records.read(str(tmp_path)).records
+            assert 0 < made.seconds_left() <= 0.5
+            assert read(wire, 4) == b"ping"  # what it held was handed on
+        until(lambda: not records.read(str(tmp_path)).records)
+        assert api.ask("GET", path).code == 404
+
+        api.toxic("latency", attributes={"latency": 1, "for_ms": 30_000})
+        api.proxy(name="off", enabled=False)
+        api.toxic("timeout", on="off")
+        ends = {each.kind: each.seconds_left() for each in records.read(str(tmp_path)).records}
+        assert ends["latency"] > 10
+        until(lambda: not api.get("/proxies/off/toxics"))
+        api.ask("PATCH", "/proxies/p", {"upstream": TARGET})  # elsewhere, with what is left
+        (made,) = records.read(str(tmp_path)).records
+        assert 10 < made.seconds_left() < ends["latency"]
+        assert [toxic["name"] for toxic in api.get("/proxies/p/toxics")] == ["latency_downstream"]
+        assert process.poll() is None
+
+
+def test_the_record_says_what_a_toxic_was_updated_to(tmp_path: Path) -> None:
+    with served(BROWNOUT_FAULTS=str(tmp_path)) as (address, _):
+        api = Api(address)
+        api.proxy()
+        api.toxic("latency", attributes={"latency": 1})
+        (before,) = records.read(str(tmp_path)).records
+        body = {"toxicity": 0.25, "attributes": {"latency": 700}}
+        assert api.ask("PATCH", "/proxies/p/toxics/latency_downstream", body).code == 200
+        (after,) = records.read(str(tmp_path)).records
+        assert "share=0.25" in after.fault
+        assert "value=0.7" in after.fault
+        assert (after.id, after.end) == (before.id, before.end)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_every_toxic_has_an_end(seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match="every fault has an end"):
+        Server(seconds=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 NAMES = st.sampled_from(["a", "b", "c"])
 UPSTREAMS = st.sampled_from(["127.0.0.1:9", "127.0.0.1:10"])
-FIXED = ["127.91.0.1:29991", "127.91.0.1:29992"]
+# Addresses that nobody else has, not even another run of these tests on the same machine.
+OURS = f"127.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}.1"
+FIXED = [f"{OURS}:29991", f"{OURS}:29992"]
 LISTENS = st.sampled_from(["", *FIXED])
 TYPES: dict[str, list[str]] = {
     "latency": ["latency", "jitter"],

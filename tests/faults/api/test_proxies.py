@@ -21,6 +21,8 @@ def refused(listen: str) -> bool:
         dial(listen).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it listened, and nobody is at its upstream
+        return False
     return False
 
 

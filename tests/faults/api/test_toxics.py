@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.seen import until
+
 if TYPE_CHECKING:
     from tests.faults.api.speak import Api
 
@@ -188,6 +190,28 @@ def test_toxics_can_be_given_while_the_proxy_is_disabled(api: Api) -> None:
     assert [(toxic["type"], toxic["attributes"]["latency"]) for toxic in told.body["toxics"]] == [
         ("latency", 4)
     ]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1s", 604_800_001], ids=repr)
+def test_an_end_is_from_a_millisecond_to_a_week(api: Api, value: Any) -> None:
+    given = {"type": "latency", "attributes": {"for_ms": value}}
+    told = api.ask("POST", "/proxies/p/toxics", given)
+    assert told.code == 400
+    assert told.body["error"].startswith(f"{BAD}for_ms is ")
+    assert api.get("/proxies/p/toxics") == []
+
+
+@pytest.mark.parametrize("type_", ATTRIBUTES)
+def test_an_end_is_an_attribute_of_every_type(api: Api, type_: str) -> None:
+    """Every client passes attributes on; one that gives none sees none."""
+    path = f"/proxies/p/toxics/{type_}_downstream"
+    assert api.toxic(type_, attributes={"for_ms": 60_000})["attributes"]["for_ms"] == 60_000
+    assert api.ask("PATCH", path, {"toxicity": 0}).body["attributes"]["for_ms"] == 60_000
+    assert api.ask("PATCH", path, {"attributes": {"for_ms": 1}}).code == 200
+    until(lambda: api.get("/proxies/p/toxics") == [])
+    for verb in ("GET", "PATCH", "DELETE"):
+        assert api.ask(verb, path, {}).body == {"error": "toxic not found", "status": 404}
+    assert "for_ms" not in api.toxic(type_)["attributes"]
 
 
 def test_toxics_are_bounded(api: Api) -> None:

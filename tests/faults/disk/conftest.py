@@ -6,7 +6,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,13 +100,3 @@ def outsider(disk: Disk) -> Iterator[Callable[..., Outsider]]:
     yield start
     for each in started:
         each.end()
-
-
-def until(done: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
-    """Whether it comes true in time."""
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True

@@ -15,7 +15,8 @@ import pytest
 
 from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fault import Amount, Cut, Disk, Error, Full, Hang, Latency, Old, Schedule
-from tests.faults.disk.conftest import BLOCK, READ, Outsider, until
+from tests.faults.disk.conftest import BLOCK, READ, Outsider
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +118,7 @@ os._exit(0)
     with disk.make(Hang(bytes_to=BLOCK)):
         outsider(code, disk.path / "blocks")
         serving = disk.serving
-        assert until(lambda: serving.looked()["waiting"] == 300)
+        assert within(lambda: serving.looked()["waiting"] == 300)
         spans: list[float] = []
         for number in range(1, 100):
             began = time.monotonic()
@@ -168,7 +169,7 @@ def test_sigkill_waits_for_what_is_not_killable(
     with disk.make(Hang(killable=killable)):
         bad = outsider(READ, disk.path / "blocks", 0, BLOCK)
         serving = disk.serving
-        assert until(lambda: serving.looked()["waiting"] == 1)
+        assert within(lambda: serving.looked()["waiting"] == 1)
         bad.process.send_signal(signal.SIGKILL)
         if killable:
             assert bad.process.wait(10) == -signal.SIGKILL
@@ -246,8 +247,8 @@ def test_files_are_chosen_by_their_path_now(disk: Disk) -> None:
 def test_a_schedule_flaps(disk: Disk) -> None:
     with disk.make(Error(schedule=Schedule(start=0.2, end=0.6))):
         assert block(disk, 0) == "0000"
-        assert until(lambda: block(disk, 0) == "EIO")
-        assert until(lambda: block(disk, 0) == "0000")
+        assert within(lambda: block(disk, 0) == "EIO")
+        assert within(lambda: block(disk, 0) == "0000")
 
 
 # ---------------------------------------------------------------------- it is slow, full and old

@@ -64,7 +64,12 @@ def database(fuse: None) -> Iterator[tuple[Disk, int]]:
                 yield disk, port
             finally:
                 server.send_signal(signal.SIGQUIT)
-                server.wait(20)
+                try:
+                    server.wait(20)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+                    raise
         shutil.rmtree(data, ignore_errors=True)
 
 

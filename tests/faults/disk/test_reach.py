@@ -14,7 +14,7 @@ from brownout.errors import ConfigurationError
 from brownout.fault import Disk, Error, Hang, Latency, Proxy, doctor
 from brownout.fault.disk import place
 from brownout.fault.made import Made
-from tests.faults.disk.conftest import until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_shell_makes_and_clears_it(folder: Path) -> None:
     with pytest.raises(OSError, match="5"):
         (folder / "blocks").read_bytes()
     assert brownout("fault", "clear", id_).returncode == 0
-    assert until(lambda: not os.path.ismount(folder))
+    assert within(lambda: not os.path.ismount(folder))
     assert len((folder / "blocks").read_bytes()) == 409_600
 
 

@@ -14,7 +14,8 @@ from brownout.fault import Disk, Hang, record, undo
 from brownout.fault.disk import mount
 from brownout.fault.identity import Identity
 from brownout.fault.record import Step
-from tests.faults.disk.conftest import READ, Outsider, until
+from tests.faults.disk.conftest import READ, Outsider
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ def maker(folder: Path) -> Iterator[Maker]:
     maker = Maker(folder)
     yield maker
     maker.end()
-    assert until(maker.gone)
+    assert within(maker.gone)
     assert len((folder / "blocks").read_bytes()) == 409_600
 
 
@@ -83,7 +84,7 @@ def clear(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_maker_is_killed(maker: Maker, hung: Outsider) -> None:
     maker.process.kill()
-    assert until(maker.gone, 10)
+    assert within(maker.gone, 10)
     assert hung.hear()
 
 
@@ -91,14 +92,14 @@ def test_the_maker_and_the_server_are_killed(maker: Maker, hung: Outsider) -> No
     """Then the watchdog does it."""
     maker.server.signal(signal.SIGKILL)
     maker.process.kill()
-    assert until(maker.gone, 10)
+    assert within(maker.gone, 10)
     assert hung.hear().split()[1:] == ["ConnectionAbortedError", "103"]
 
 
 def test_the_maker_is_killed_and_its_server_stands_still(maker: Maker, hung: Outsider) -> None:
     maker.server.signal(signal.SIGSTOP)
     maker.process.kill()
-    assert until(maker.gone, 15)
+    assert within(maker.gone, 15)
     assert hung.hear()
 
 
@@ -139,7 +140,7 @@ def test_one_fault_is_cleared_by_another_process(maker: Maker, hung: Outsider) -
 def test_the_server_leaves_when_it_is_told_to(maker: Maker, hung: Outsider) -> None:
     maker.server.signal(signal.SIGTERM)
     assert hung.hear().split()[1] == "4096"
-    assert until(lambda: not os.path.ismount(maker.folder) and not maker.server.alive())
+    assert within(lambda: not os.path.ismount(maker.folder) and not maker.server.alive())
 
 
 def test_a_disk_whose_server_was_killed_is_undone(folder: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from brownout.errors import FaultRefused
 from brownout.fault import Disk, Error, Full, Hang, Old, record
 from brownout.fault.disk import place
-from tests.faults.disk.conftest import BLOCK, Outsider, until
+from tests.faults.disk.conftest import BLOCK, Outsider
 from tests.faults.disk.test_effects import block, write
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ def test_it_hangs_and_is_freed(weak: Disk) -> None:
     thread = threading.Thread(target=lambda: seen.append(block(weak, 0)))
     with weak.make(Hang()) as made:
         thread.start()
-        assert until(lambda: len(made.log) == 1)
+        assert within(lambda: len(made.log) == 1)
         assert seen == []
     thread.join(10)
     assert seen == ["0000"]

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -91,16 +90,6 @@ class Caller:
     def ask(self, line: str) -> str:
         self.send(line)
         return self.lines.readline().strip()
-
-
-def until(done: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
-    """Whether it comes true in time."""
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def groups_left() -> list[str]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brownout.fault import ExhaustFiles, Process
-from tests.faults.process.conftest import Victim, until
+from tests.seen import within
 
 if TYPE_CHECKING:
-    from tests.faults.process.conftest import Caller
+    from tests.faults.process.conftest import Caller, Victim
 
 
 def limit_of(pid: int) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def test_so_many_are_left(server: Victim) -> None:
                 served.append(server.connect())
                 assert served[-1].ask("echo in") == "in"
             server.connect()
-            assert until(lambda: first.ask("last accept") == "EMFILE")
+            assert within(lambda: first.ask("last accept") == "EMFILE")
 
 
 def test_holes_are_counted(server: Victim) -> None:
@@ -57,7 +57,7 @@ def test_holes_are_counted(server: Victim) -> None:
     files = f"/proc/{server.pid}/fd"
     count = len(os.listdir(files))
     callers[1].close()
-    assert until(lambda: len(os.listdir(files)) < count)
+    assert within(lambda: len(os.listdir(files)) < count)
     with Process(server.pid).make(ExhaustFiles(left=1)):
         taken = {int(name) for name in os.listdir(files)}
         assert len(set(range(limit_of(server.pid)[0])) - taken) == 1

@@ -21,7 +21,8 @@ from brownout.fault.process.freeze import SWITCH, freeze
 from brownout.fault.process.group import Group, gather, groups_for, hierarchies, put
 from brownout.fault.process.stop import stop_tree
 from brownout.fault.process.subject import Subject, look, tree
-from tests.faults.process.conftest import Victim, groups_left, until
+from tests.faults.process.conftest import Victim, groups_left
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ def stands_still(folder: Path) -> bool:
 
 def test_a_whole_tree_stands_still(way: int, victim: Callable[..., Victim], tmp_path: Path) -> None:
     ticker = victim("tick", str(tmp_path))
-    assert until(lambda: len(counts(tmp_path)) == 4)
+    assert within(lambda: len(counts(tmp_path)) == 4)
     homes = {stat.pid: home_of(way, stat.pid) for stat in tree([ticker.identity])}
     assert len(homes) == 4
     with Process(ticker.pid).make(Freeze()) as made:
@@ -92,7 +93,7 @@ def test_a_whole_tree_stands_still(way: int, victim: Callable[..., Victim], tmp_
             assert all(home_of(way, pid) != home for pid, home in homes.items())
             assert home_of(way, os.getpid()) not in {home_of(way, pid) for pid in homes}
     before = counts(tmp_path)
-    assert until(lambda: all(counts(tmp_path)[name] > count for name, count in before.items()))
+    assert within(lambda: all(counts(tmp_path)[name] > count for name, count in before.items()))
     assert {stat.pid: home_of(way, stat.pid) for stat in tree([ticker.identity])} == homes
 
 
@@ -100,13 +101,13 @@ def test_a_storm_of_forks_stands_still(
     way: int, victim: Callable[..., Victim], tmp_path: Path
 ) -> None:
     storm = victim("storm", str(tmp_path))
-    assert until(lambda: len(counts(tmp_path)) > 20)
+    assert within(lambda: len(counts(tmp_path)) > 20)
     for _ in range(3):
         with Process(storm.pid).make(Freeze()):
             # Those whose parent had ended before are nobody's kin, and count to their end.
-            assert until(lambda: stands_still(tmp_path))
+            assert within(lambda: stands_still(tmp_path))
         seen = len(counts(tmp_path))
-        assert until(partial(more_than, tmp_path, seen))
+        assert within(partial(more_than, tmp_path, seen))
     assert groups_left() == []
 
 
@@ -131,10 +132,10 @@ def test_it_may_die_while_it_is_frozen(way: int, server: Victim) -> None:
 
 def test_who_was_stopped_before_stays_so(way: int, server: Victim) -> None:
     os.kill(server.pid, signal.SIGSTOP)
-    assert until(lambda: server.state == "T")
+    assert within(lambda: server.state == "T")
     with Process(server.pid).make(Freeze()):
         pass
-    assert until(lambda: server.state == "T", 1)
+    assert within(lambda: server.state == "T", 1)
     os.kill(server.pid, signal.SIGCONT)
     assert server.ask("echo on") == "on"
 

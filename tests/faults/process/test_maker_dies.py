@@ -7,11 +7,15 @@ import resource
 import subprocess
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 import pytest
 
 from brownout.fault.process.subject import look
-from tests.faults.process.conftest import Victim, until
+from tests.seen import within
+
+if TYPE_CHECKING:
+    from tests.faults.process.conftest import Victim
 
 MAKER = """
     import sys, time
@@ -64,9 +68,9 @@ def test_the_undo_is_replayed(fault: str, way: str, server: Victim) -> None:
         assert bool(neighbours) is (way == "weaker" and "Starve" in fault)
         assert condition(server.pid) != before
         maker.kill()
-        assert until(lambda: condition(server.pid) == before, 10)
-        assert until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in neighbours))
-        assert until(lambda: not records_left())
+        assert within(lambda: condition(server.pid) == before, 10)
+        assert within(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in neighbours))
+        assert within(lambda: not records_left())
         assert server.ask("echo on") == "on"
     finally:
         maker.kill()

@@ -21,7 +21,7 @@ from brownout.fault import (
 )
 from brownout.fault.process import abort, place
 from brownout.fault.process.diag import LISTEN, Diag
-from tests.faults.process.conftest import Victim, until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from brownout.fault.process.mechanism import Mechanism
     from brownout.fault.process.subject import Subject
+    from tests.faults.process.conftest import Victim
 
 # ---------------------------------------------------------------------------------- FillBacklog
 
@@ -48,7 +49,7 @@ def test_connecting_hangs_and_works_again(server: Victim) -> None:
         with pytest.raises(TimeoutError):
             server.connect(0.3)
         assert waiting(server.port) == 17
-    assert until(lambda: waiting(server.port) == 0)
+    assert within(lambda: waiting(server.port) == 0)
     assert server.ask("echo on") == "on"
 
 
@@ -57,9 +58,9 @@ def test_it_is_kept_full(victim: Callable[..., Victim]) -> None:
     slow = victim("slow", "0.05")
     with Listener(f"127.0.0.1:{slow.port}").make(FillBacklog()):
         before = len(os.listdir(f"/proc/{slow.pid}/fd"))
-        assert until(lambda: len(os.listdir(f"/proc/{slow.pid}/fd")) >= before + 5)
-        assert until(lambda: waiting(slow.port) == 5)
-    assert until(lambda: waiting(slow.port) == 0)
+        assert within(lambda: len(os.listdir(f"/proc/{slow.pid}/fd")) >= before + 5)
+        assert within(lambda: waiting(slow.port) == 5)
+    assert within(lambda: waiting(slow.port) == 0)
 
 
 def test_an_owner_that_is_stopped_too_keeps_the_dead(server: Victim) -> None:
@@ -71,9 +72,16 @@ def test_an_owner_that_is_stopped_too_keeps_the_dead(server: Victim) -> None:
     assert server.ask("echo on") == "on"
 
 
+@pytest.mark.alone
 def test_who_accepts_at_once_is_not_filled(server: Victim) -> None:
-    with pytest.raises(FaultRefused, match="accepts as fast as we connect"):
-        Listener(f"127.0.0.1:{server.port}").make(FillBacklog())
+    def refused() -> bool:
+        try:
+            with Listener(f"127.0.0.1:{server.port}").make(FillBacklog()):
+                return False  # on a busy machine it may not have come to it at once
+        except FaultRefused as error:
+            return "accepts as fast as we connect" in str(error)
+
+    assert within(refused)
     assert server.ask("echo on") == "on"
 
 
@@ -139,7 +147,7 @@ def test_both_ends_are_told_at_once(
             assert is_reset(caller.socket)
             wanted = "ECONNRESET" if weaker else "ECONNABORTED"
             # Who was waiting in read(2) sees an end of the stream, or the error.
-            assert until(lambda: server.ask("last read") in (wanted, "EPIPE", "ENOTCONN"))
+            assert within(lambda: server.ask("last read") in (wanted, "EPIPE", "ENOTCONN"))
         assert other.ask("echo on") == "on"  # another process' are not touched
     assert server.ask("echo on") == "on"
 
@@ -162,7 +170,7 @@ def test_again_and_again(weaker: bool, server: Victim) -> None:
         for _ in range(2):
             caller = server.connect()
             caller.send("echo x")
-            assert until(partial(is_reset, caller.socket))
+            assert within(partial(is_reset, caller.socket))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")

@@ -15,10 +15,12 @@ import pytest
 from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fault import Kill, Latency, Pause, Process, Schedule
 from brownout.fault.process.subject import look
-from tests.faults.process.conftest import Victim, until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.faults.process.conftest import Victim
 
 
 def test_a_stopped_server_is_connected_to_and_says_nothing(server: Victim) -> None:
@@ -38,12 +40,12 @@ def test_a_stopped_server_is_connected_to_and_says_nothing(server: Victim) -> No
 def test_a_pause_ends_by_itself(server: Victim) -> None:
     made = Process(server.pid).make(Pause(seconds=0.3))
     assert server.ask("echo back") == "back"
-    assert until(lambda: not made.active)
+    assert within(lambda: not made.active)
 
 
 def test_who_was_stopped_before_stays_so(server: Victim) -> None:
     os.kill(server.pid, signal.SIGSTOP)
-    assert until(lambda: server.state == "T")
+    assert within(lambda: server.state == "T")
     with Process(server.pid).make(Pause()):
         assert server.state == "T"
     assert server.state == "T"
@@ -91,8 +93,8 @@ def test_a_schedule_stops_and_continues(server: Victim) -> None:
     flap = Schedule(on=0.05, off=0.05)
     with Process(server.pid).make(Pause(schedule=flap)) as made:
         for _ in range(2):
-            assert until(lambda: server.state == "T")
-            assert until(lambda: server.state != "T")
+            assert within(lambda: server.state == "T")
+            assert within(lambda: server.state != "T")
     assert server.ask("echo on") == "on"
     done = [decision.what for decision in made.log]
     assert done[:4] == ["in force", "lifted", "in force", "lifted"]
@@ -102,9 +104,9 @@ def test_a_fault_that_others_have_cleared_does_not_come_back(server: Victim) -> 
     flap = Schedule(on=0.05, off=0.2)
     made = Process(server.pid).make(Pause(schedule=flap))
     os.unlink(f"{made.folder}/{made.id}.json")
-    assert until(lambda: len(made.log) >= 1)
+    assert within(lambda: len(made.log) >= 1)
     before = len(made.log)
-    assert not until(lambda: len(made.log) > before, 0.5)
+    assert not within(lambda: len(made.log) > before, 0.5)
     made.undo()
     assert server.ask("echo on") == "on"
 

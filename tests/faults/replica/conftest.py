@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,9 @@ from brownout.fault import PostgresPair, RedisPair
 from brownout.fault.replica.postgres import forget_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 WAIT_SECONDS = 10.0
-
-
-def until(done: Callable[[], object], seconds: float = WAIT_SECONDS) -> bool:
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def psql(dsn: str, query: str) -> str:

@@ -21,7 +21,8 @@ from brownout.fault import (
 from brownout.fault import record as records
 from brownout.fault.identity import Identity
 from brownout.fault.replica.postgres import PostgresPair, lsn_number, lsn_text
-from tests.faults.replica.conftest import psql, until
+from tests.faults.replica.conftest import psql
+from tests.seen import within
 
 if TYPE_CHECKING:
     from brownout.fault import Fault
@@ -141,7 +142,7 @@ def test_it_ends_after_its_time(pair: PostgresPair) -> None:
     made = pair.make(PauseReplay(), seconds=0.2)
     write(pair)
     pair.fence(seconds=10)
-    assert until(lambda: not made.active)
+    assert within(lambda: not made.active)
 
 
 def test_what_is_refused(pair: PostgresPair) -> None:

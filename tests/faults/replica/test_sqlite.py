@@ -13,7 +13,7 @@ import pytest
 
 from brownout.errors import ConfigurationError
 from brownout.fault import DelayReplay, FreezeReceiver, PauseReplay, SqliteCopy
-from tests.faults.replica.conftest import until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_it_ends_with_its_file(original: sqlite3.Connection, tmp_path: Path) -> 
         assert folder.exists()
     assert not folder.exists()
     assert not made.active
-    assert until(lambda: not copy._thread.is_alive())
+    assert within(lambda: not copy._thread.is_alive())
 
 
 def test_what_is_refused(copy: SqliteCopy, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from brownout.fault import Proxy
 
 
+END_SECONDS = 10.0
+
+
 class Saw(NamedTuple):
     """What one step gave the client: data, or the name of an exception; and how long it took."""
 
@@ -88,14 +91,22 @@ class Outsider:
         return client
 
     def end(self) -> None:
-        self._process.communicate(timeout=10)
+        """It ends at the end of what it is told; by a kill where that is not enough."""
+        try:
+            self._process.communicate(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
 
 
 @pytest.fixture(scope="session")
 def outsider() -> Iterator[Outsider]:
     outsider = Outsider()
-    yield outsider
-    outsider.end()
+    try:
+        yield outsider
+    finally:
+        outsider.end()
 
 
 @pytest.fixture

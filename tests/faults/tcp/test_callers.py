@@ -5,16 +5,9 @@ Real servers in processes of their own, real clients with a time-out of 0.3 s an
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import threading
-import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +20,7 @@ from redis.retry import Retry
 
 from brownout import fault as faults
 from brownout.fault import running
+from tests.faults import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,18 +30,6 @@ if TYPE_CHECKING:
 SECONDS = 0.3
 PAGE = Path(__file__).parents[3] / "docs/reference/faults.md"
 ROW = re.compile(r"^\| `(\w+\(.*?\))` \| (.*) \|$", re.MULTILINE)
-SERVER = """
-import http.server, sys
-class Answer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("content-length", "1000")
-        self.end_headers()
-        self.wfile.write(b"x" * 1000)
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
-"""
 
 
 def rows() -> list[Any]:
@@ -59,76 +41,23 @@ def rows() -> list[Any]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-@contextmanager
-def served(command: list[str], port: int, **how: Any) -> Iterator[str]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **how)
-    try:
-        end = time.monotonic() + 20
-        while True:
-            assert process.poll() is None, f"{command[0]} ended"
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < end, f"{command[0]} does not listen"
-                time.sleep(0.02)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    port = free_port()
-    with served([sys.executable, "-c", SERVER, str(port)], port) as address:
-        yield address
+    with servers.web() as server:
+        yield server.address
 
 
 @pytest.fixture(scope="module")
 def cache() -> Iterator[str]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with served(["redis-server", *options], port) as address:
-        redis.Redis(port=port).set("k", "x" * 1000)
-        yield address
+    with servers.redis() as server:
+        redis.Redis(port=server.port).set("k", "x" * 1000)
+        yield server.address
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("postgresql is not installed")
-    port = free_port()
-    user = "postgres" if os.getuid() == 0 else None  # it refuses root
-    home = Path("/tmp" if user else tmp_path_factory.mktemp("postgres"))  # where that user may go
-    data = home / f"brownout-postgres-{port}"
-    how: dict[str, Any] = {"cwd": "/", "user": user, "group": user and pwd.getpwnam(user).pw_gid}
-    make = [str(programs[-1] / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
-    try:
-        subprocess.run(make, check=True, capture_output=True, **how)
-        command = [str(programs[-1] / "postgres"), "-D", str(data), "-p", str(port), "-F"]
-        options = ["-k", str(data), "-c", "listen_addresses=127.0.0.1"]
-        with served([*command, *options], port, **how) as address:
-            end = time.monotonic() + 20
-            while True:
-                try:
-                    psycopg.connect(f"host=127.0.0.1 port={port} user=postgres").close()
-                    break
-                except psycopg.OperationalError:
-                    assert time.monotonic() < end, "PostgreSQL does not answer"
-                    time.sleep(0.05)
-            yield address
-    finally:
-        shutil.rmtree(data, ignore_errors=True)
+def database() -> Iterator[str]:
+    with servers.postgres() as server:
+        yield server.address
 
 
 def port_of(proxy: Proxy) -> int:

@@ -27,6 +27,8 @@ from brownout.fault.identity import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[3]
 MORTAL = Path(__file__).with_name("mortal.py")
 MARK = "BROWNOUT_TEST_MARK"

@@ -14,24 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from brownout.errors import ConfigurationError, FaultRefused, UndoFailed
+from brownout.fault import Fault, Latency, making, undo, watchdog
 from brownout.fault import made as made_module
 from brownout.fault import record as records
-from brownout.fault import undo, watchdog
 from brownout.fault.identity import Identity
 from brownout.fault.made import Made, Step
 from tests.faults.undo.maker import Halt, halt
+from tests.seen import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    with subprocess.Popen(["sleep", "60"]) as started:
-        yield Identity.of(started.pid)
-        started.kill()
-        started.wait()
 
 
 def on_record() -> list[records.Record]:
@@ -41,13 +33,6 @@ def on_record() -> list[records.Record]:
 def inside(**changes: Any) -> Made:
     about: dict[str, Any] = {"place": "here", "mechanism": "test", "fault": Halt(), "apply": list}
     return Made(**{**about, **changes})
-
-
-def until(seen: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "not seen in time"
-        time.sleep(0.01)
 
 
 def test_it_is_on_record_before_it_is_made_and_until_it_is_gone(process: Identity) -> None:
@@ -146,18 +131,86 @@ def test_ends_of_many_are_kept_by_one_thread() -> None:
     until(lambda: not any(each.active for each in many))
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), 1e9])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), 1e9, inf])
 def test_every_fault_has_an_end(process: Identity, seconds: float) -> None:
-    with pytest.raises(ConfigurationError, match="every fault has an end"):
-        halt(process, seconds).make()
+    for made in (halt(process, seconds), inside(seconds=seconds)):
+        with pytest.raises(ConfigurationError, match="every fault has an end"):
+            made.make()
     assert on_record() == []
 
 
-def test_only_what_dies_with_its_process_may_have_none(process: Identity) -> None:
-    with inside(seconds=inf):
-        assert [one.end for one in on_record()] == [inf]
-    with pytest.raises(ConfigurationError):
-        halt(process, inf).make()
+def test_another_fault_in_its_place_is_on_record(process: Identity) -> None:
+    with inside(seconds=30) as made:
+        made.change(Latency(seconds=0.7))
+        assert made.fault == Latency(seconds=0.7)
+        assert [(one.fault, one.kind) for one in on_record()] == [(str(made.fault), "latency")]
+        assert made.seconds_left <= 30
+        with pytest.raises(ConfigurationError, match="every fault has an end"):
+            made.change(Latency(seconds=0.8), seconds=0)
+        assert made.fault == Latency(seconds=0.7)
+        made.change(Latency(seconds=0.7), seconds=40)
+        assert 30 < made.seconds_left <= 40
+        made.change(Latency(seconds=0.7), seconds=0.05)
+        until(lambda: not made.active)
+    made.change(Latency(seconds=0.9))
+    assert on_record() == []
+
+
+class Inside:
+    def make(self, fault: Fault, *, seconds: float = 60.0, name: str | None = None) -> Made:
+        return inside(seconds=seconds).make()
+
+
+def test_a_loop_goes_on_while_a_fault_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while its watchdog starts, and while it is undone."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        began.set()
+        assert goes_on.wait(5), "the loop stood still"
+
+    async def go_on() -> None:
+        await asyncio.to_thread(began.wait, 5)
+        goes_on.set()
+
+    async def main() -> None:
+        other = asyncio.create_task(go_on())
+        async with making(Inside(), Latency(seconds=1), seconds=9) as made:
+            assert made.active
+            assert made.seconds_left <= 9
+        assert not made.active
+        await other
+
+    monkeypatch.setattr(watchdog, "ensure", slow)
+    asyncio.run(main())
+    assert on_record() == []
+
+
+def test_who_is_cancelled_while_a_fault_is_made_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        began.set()
+        assert goes_on.wait(5)
+
+    async def make() -> None:
+        async with making(Inside(), Latency(seconds=1)):
+            raise AssertionError("it was cancelled before")
+
+    async def main() -> None:
+        task = asyncio.create_task(make())
+        await asyncio.to_thread(began.wait, 5)
+        task.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr(watchdog, "ensure", slow)
+    asyncio.run(main())
+    assert on_record() == []
 
 
 def test_it_is_made_once() -> None:

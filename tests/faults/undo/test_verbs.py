@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,17 +15,6 @@ from brownout.fault import undo
 from brownout.fault.identity import Identity
 from brownout.fault.process.freeze import SWITCH
 from brownout.fault.record import Step
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    with subprocess.Popen(["sleep", "60"]) as started:
-        yield Identity.of(started.pid)
-        started.kill()
-        started.wait()
 
 
 def check(step: Step) -> None:

@@ -39,9 +39,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def the_watchdog(folder: str) -> Identity | None:
+    lock = Path(folder, watchdog.LOCK)
     with suppress(OSError, ValueError):
-        if watchdog.runs(folder):
-            return Identity.of(int(Path(folder, watchdog.LOCK).read_text()))
+        while watchdog.runs(folder):
+            if text := lock.read_text():  # it takes the lock first, then it says who it is
+                return Identity.of(int(text))
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,9 +13,10 @@ import pytest
 from brownout.errors import FaultRefused
 from brownout.fault import Zones
 from tests.faults.zone import caller
+from tests.seen import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from brownout.fault.zone.worker import Worker
 
@@ -33,16 +33,6 @@ class Ground(NamedTuple):
     def counted(self) -> int:
         """How often "incr" was executed: asked of the server in its own zone."""
         return int(self.b.run(caller.on_new, "raw", self.host).removeprefix("ok "))
-
-
-def until(done: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
-    """Whether it comes true in time."""
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def serve(zones: Zones, name: str) -> str:
@@ -81,5 +71,5 @@ def cache(ground: Ground) -> str:
     ground.zones["shared"].popen(
         ["redis-server", *options, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
     )
-    assert until(lambda: ground.b.run(caller.reach, ground.host, caller.CACHE) == "ok None")
+    assert within(lambda: ground.b.run(caller.reach, ground.host, caller.CACHE) == "ok None")
     return ground.host

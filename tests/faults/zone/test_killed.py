@@ -14,10 +14,12 @@ import pytest
 
 from brownout.errors import FaultRefused
 from brownout.fault import Partition, Zones
-from tests.faults.zone.conftest import until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.alone
 
 # A process in a zone, which has a child, and one that is stopped; then it waits to be killed.
 MAKER = """
@@ -70,8 +72,8 @@ def maker() -> Iterator[tuple[subprocess.Popen[str], int, list[int]]]:
 def test_the_maker_is_killed() -> None:
     with maker() as (process, router, residents):
         process.kill()
-        assert until(lambda: not any(map(lives, [router, *residents])))
-        assert until(lambda: not records())
+        assert within(lambda: not any(map(lives, [router, *residents])))
+        assert within(lambda: not records())
 
 
 @pytest.mark.usefixtures("_allowed")
@@ -81,8 +83,8 @@ def test_the_maker_and_the_router_are_killed() -> None:
         os.kill(router, signal.SIGSTOP)  # it sees nothing of its maker's death
         process.kill()
         os.kill(router, signal.SIGKILL)
-        assert until(lambda: not any(map(lives, [router, *residents])))
-        assert until(lambda: not records())
+        assert within(lambda: not any(map(lives, [router, *residents])))
+        assert within(lambda: not records())
 
 
 @pytest.mark.usefixtures("_allowed")
@@ -92,7 +94,7 @@ def test_the_router_is_killed() -> None:
         made = zones.between("a", "b").make(Partition())
         assert zones._holder
         os.kill(zones._holder.identity.pid, signal.SIGKILL)
-        assert until(lambda: not zones._holder.alive)  # type: ignore[union-attr]
+        assert within(lambda: not zones._holder.alive)  # type: ignore[union-attr]
         with pytest.raises(FaultRefused, match=r"the zones' router .* has died"):
             zones.between("a", "b").make(Partition())
         with pytest.raises(FaultRefused, match="is not started in zone b: "):
@@ -123,4 +125,4 @@ def test_zones_end_in_time_by_themselves() -> None:
     with Zones("a", seconds=0.5) as zones:
         process = zones["a"].popen(["sleep", "60"])
         assert process.wait(10) == -signal.SIGTERM
-        assert until(lambda: not records())
+        assert within(lambda: not records())

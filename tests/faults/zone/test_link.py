@@ -23,6 +23,8 @@ from tests.faults.zone import caller
 if TYPE_CHECKING:
     from tests.faults.zone.conftest import Ground
 
+pytestmark = pytest.mark.alone
+
 
 def test_latency_is_as_long_as_asked(ground: Ground) -> None:
     ground.a.run(caller.connect, "raw", ground.host)

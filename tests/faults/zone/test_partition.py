@@ -8,7 +8,7 @@ import pytest
 
 from brownout.fault import Partition, Schedule
 from tests.faults.zone import caller
-from tests.faults.zone.conftest import until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from tests.faults.zone.conftest import Ground
@@ -87,7 +87,7 @@ def test_a_write_that_timed_out_arrives_when_the_partition_heals(ground: Ground)
     with ground.zones.between("a", "shared").make(Partition()):
         assert ground.a.run(caller.on_open, "raw", "incr") == "TimeoutError: timed out"
         assert ground.counted() == before
-    assert until(lambda: ground.counted() == before + 1)  # the kernel sends it again
+    assert within(lambda: ground.counted() == before + 1)  # the kernel sends it again
 
 
 def test_datagrams(ground: Ground) -> None:
@@ -130,12 +130,12 @@ def test_it_flaps(ground: Ground) -> None:
             found.add(ground.a.run(caller.on_new, "raw", ground.host).partition(" ")[0])
             return {"ok", "ConnectionRefusedError:"} <= found
 
-        assert until(both)
+        assert within(both)
 
 
 def test_it_ends_by_itself(ground: Ground) -> None:
     made = ground.zones.between("a", "shared").make(Partition(), seconds=0.2)
-    assert until(lambda: not made.active)
+    assert within(lambda: not made.active)
     assert ground.a.run(caller.on_new, "raw", ground.host).startswith("ok")
 
 

@@ -13,10 +13,12 @@ import pytest
 from brownout.errors import BrownoutError, ConfigurationError, FaultRefused
 from brownout.fault import Partition, Zones
 from tests.faults.zone import caller
-from tests.faults.zone.conftest import Ground, until
+from tests.seen import within
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.faults.zone.conftest import Ground
 
 PYTHON = [sys.executable, "-S", "-c"]
 
@@ -172,4 +174,4 @@ def test_all_in_them_ends_with_them(ground: Ground) -> None:
         with first.stdout as said:
             said.readline()
     assert (first.returncode, second.returncode) == (-9, -15)
-    assert until(lambda: not os.path.exists(f"/proc/{first.pid}"))
+    assert within(lambda: not os.path.exists(f"/proc/{first.pid}"))

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from brownout import DeadlineHeader
 from brownout.ext.behind import age_header
-from brownout.ext.httpx.exchange import Answered, Exchange
-from brownout.ext.httpx.meaning import library
+from brownout.ext.httpx.exchange import Exchange
+from brownout.ext.httpx.meaning import classify, library
+from brownout.ext.reply import IDEMPOTENT, Answered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "classify"]
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 KEY_CHARACTERS = 255
 NAME_CHARACTERS = 100  # of a target, "name/host" in all
 
@@ -93,7 +93,11 @@ class Transport(Base):  # type: ignore[misc]
                 exchange.spare.close()
                 exchange.spare = None
             exchange.begin(attempt, trace, bounded=True)
-            response = self._inner.handle_request(request)
+            try:
+                response = self._inner.handle_request(request)
+            except BaseException as error:
+                exchange.tell(error)
+                raise
             return exchange.decide(response, attempt, "SyncByteStream")
 
         try:
@@ -125,7 +129,11 @@ class Transport(Base):  # type: ignore[misc]
                 await exchange.spare.aclose()
                 exchange.spare = None
             exchange.begin(attempt, trace, bounded=False)  # the guard's own timer ends it
-            response = await self._inner.handle_async_request(request)
+            try:
+                response = await self._inner.handle_async_request(request)
+            except BaseException as error:
+                exchange.tell(error)
+                raise
             return exchange.decide(response, attempt, "AsyncByteStream")
 
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from brownout import OutcomeClass
 from brownout.ext.httpx.meaning import library, stopped
+from brownout.ext.trail import lost, tell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,7 +32,10 @@ class _Body:
         self._hold = attempt.hold()
 
     def _stopped(self, error: BaseException) -> None:
-        self._hold.settle(stopped(error, self._attempt, time.monotonic()))
+        class_ = stopped(error, self._attempt, time.monotonic())
+        silent = not isinstance(error, Exception)
+        tell(error, lost(OutcomeClass.UNKNOWN if silent else class_), changes=False)
+        self._hold.settle(class_)
 
 
 class _SyncBody(_Body):

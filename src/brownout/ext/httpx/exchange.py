@@ -10,22 +10,15 @@ from typing import TYPE_CHECKING, Any
 from brownout import Attempt, Certainty, OutcomeClass, Phase, Shown
 from brownout.ext.httpx.body import SWITCHED, follow
 from brownout.ext.httpx.connection import abort, connection_of, stream_of
-from brownout.ext.httpx.meaning import answer, known
+from brownout.ext.httpx.meaning import known
 from brownout.ext.httpx.shared import Shared, Stream
+from brownout.ext.reply import SAFE, Answered, answer, changed
+from brownout.ext.trail import certain, lost, mark, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from brownout import DeadlineHeader
-
-
-class Answered(Exception):
-    """Carries an answer that is not a success to the guard, which decides whether to try again."""
-
-    def __init__(self, response: Any, shown: Shown) -> None:
-        super().__init__(response)
-        self.response = response
-        self.shown = shown
 
 
 class Exchange:
@@ -47,6 +40,7 @@ class Exchange:
         self.process = os.getpid()
         self.spare: Any = None
         self.replayable = replayable(request)
+        self.changes = request.method not in SAFE
         self.users = request.extensions
         self.users_trace = request.extensions.get("trace")
         self.timeout: dict[str, Any] | None = None
@@ -128,7 +122,9 @@ class Exchange:
 
     def decide(self, response: Any, attempt: Attempt, kind: str) -> Any:
         """Pass on an answer that is a success, its body still to be read; raise Answered with any other."""
-        shown = answer(response)
+        shown = answer(response.status_code, response.headers)
+        if self.changes and changed(response.status_code, shown):
+            mark()
         if response.status_code != SWITCHED:
             self.stream = response.extensions.get("network_stream")
         if shown is None:
@@ -145,9 +141,24 @@ class Exchange:
         not_sent = self.attempt is None or self.attempt.phase is Phase.NOT_SENT
         if not_sent and shown.class_ is OutcomeClass.FAILURE:
             return Shown.of(OutcomeClass.CONNECT)  # the connection broke before anything was sent
-        if not self.replayable and not not_sent:
+        if not self.replayable and not not_sent and shown.certainty is Certainty.ABSENT:
             return shown._replace(certainty=Certainty.ANSWERED)  # its body is gone: never again
         return shown
+
+    def tell(self, error: BaseException) -> None:
+        """Say on an exception that ends an attempt what it shows, to any guard that it passes through."""
+        attempt = self.attempt
+        if isinstance(error, Answered) or attempt is None:
+            return
+        shown = known(error) if isinstance(error, Exception) else None
+        if attempt.phase is Phase.NOT_SENT:
+            queued = attempt.queued or (shown is not None and shown.class_ is OutcomeClass.LOCAL)
+            silent = OutcomeClass.UNKNOWN if shown is None else shown.class_
+            broken = OutcomeClass.CONNECT if silent is OutcomeClass.FAILURE else silent
+            shown = certain(OutcomeClass.LOCAL if queued else broken)
+        elif shown is None:
+            shown = lost(OutcomeClass.UNKNOWN)
+        tell(error, shown, changes=self.changes)
 
 
 def _stamp(

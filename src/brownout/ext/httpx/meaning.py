@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from brownout import Certainty, OutcomeClass, Shown, TimedOut
+from brownout.ext.reply import answer
+from brownout.ext.trail import Classifier, certain
 
 LIBRARIES = ("httpx", "httpx2")
-RETRY_AFTER_MOST = 3600.0
 TIGHT_SECONDS = 0.005  # clients round their time-outs
-_TOO_MANY, _UNAVAILABLE, _SERVER_ERROR = 429, 503, 500
+REFUSED_STREAM = 7  # RFC 9113, 8.7: it was closed before any of it was processed
 
 # Exceptions by name, nearest class first; both libraries use the same names.
 _SHOWN = {
@@ -34,8 +33,26 @@ def known(error: BaseException) -> Shown | None:
     """What an exception of the client's shows; None if it is another's."""
     for class_ in type(error).__mro__:
         if class_.__name__ in _SHOWN and library(class_):
-            return _SHOWN[class_.__name__]
+            return certain(OutcomeClass.OVERLOAD) if _refused(error) else _SHOWN[class_.__name__]
     return None
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the target has turned an HTTP/2 stream away unread, as it says itself."""
+    args: tuple[Any, ...] = getattr(error.__cause__, "args", ())
+    return any(getattr(event, "error_code", None) == REFUSED_STREAM for event in args)
+
+
+def _meaning(error: BaseException) -> Shown | None:
+    """What an exception says by itself, where no Transport of ours has seen it."""
+    response: Any = getattr(error, "response", None) if library(type(error)) else None
+    if type(error).__name__ == "HTTPStatusError" and response is not None:
+        shown = answer(response.status_code, response.headers)
+        return Shown.of(OutcomeClass.SUCCESS) if shown is None else shown
+    return known(error)
+
+
+classify = Classifier("httpx", _meaning)
 
 
 def stopped(error: BaseException, attempt: Any, now: float) -> OutcomeClass:
@@ -50,26 +67,3 @@ def stopped(error: BaseException, attempt: Any, now: float) -> OutcomeClass:
     if class_ is OutcomeClass.UNKNOWN and attempt.inherited and late:
         return OutcomeClass.SHORT
     return class_
-
-
-def answer(response: Any) -> Shown | None:
-    """What an answer shows; None for a success (also 4xx: the target did its work, and said no)."""
-    status = response.status_code
-    if status in {_TOO_MANY, _UNAVAILABLE}:
-        return Shown.of(OutcomeClass.OVERLOAD, retry_after(response.headers.get("retry-after")))
-    # A 5xx does not say whether the work was done: it is repeated only if that does no harm.
-    return Shown.of(OutcomeClass.FAILURE) if status >= _SERVER_ERROR else None
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header (seconds or a date), at most an hour; None if it makes no sense."""
-    if value is None:
-        return None
-    try:
-        if value.strip().isdecimal():
-            return min(float(value), RETRY_AFTER_MOST)
-        return min(
-            max(0.0, parsedate_to_datetime(value).timestamp() - time.time()), RETRY_AFTER_MOST
-        )
-    except (ValueError, OverflowError):
-        return None

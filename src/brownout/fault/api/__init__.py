@@ -8,6 +8,6 @@ On the command line it is `brownout fault serve`.
 
 from __future__ import annotations
 
-from brownout.fault.api.server import Server
+from brownout.fault.api.server import FOR_SECONDS, Server
 
-__all__ = ["Server"]
+__all__ = ["FOR_SECONDS", "Server"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from brownout.errors import BrownoutError, ConfigurationError
 from brownout.fault.api.answer import Problem
 from brownout.fault.api.toxic import Toxic
+from brownout.fault.record import now
 from brownout.fault.tcp import Proxy
 from brownout.fault.tcp.address import Address
 
@@ -23,8 +24,24 @@ __all__ = ["Proxied"]
 TOXICS = 100
 
 
+@dataclass(slots=True)
+class _Held:
+    """A toxic, the fault that it is, if it is any, and the instant of its end."""
+
+    toxic: Toxic
+    end: float
+    made: Made | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its time has come, and it is seen to be gone: as if a client had removed it."""
+        return now() >= self.end and (self.made is None or not self.made.active)
+
+
 class Proxied:
     """A proxy that can be stopped and started, moved, and keeps its toxics meanwhile.
+
+    A toxic ends by itself, after `seconds` unless its client says otherwise, whether or not it is stopped.
 
     `listen` and `upstream` are as the client wrote them, but that `listen` becomes the real address once
     the proxy has started; `address` is what `listen` means. What changes it is called one after the
@@ -33,15 +50,22 @@ class Proxied:
     """
 
     def __init__(
-        self, name: str, *, listen: str, address: Address, upstream: str, seed: int
+        self,
+        name: str,
+        *,
+        listen: str,
+        address: Address,
+        upstream: str,
+        seed: int,
+        seconds: float,
     ) -> None:
         self.name = name
         self.listen = listen
         self.address = address
         self.upstream = upstream
         self._seed = seed ^ crc32(name.encode())  # or all proxies would hit the same connections
-        self._toxics: dict[str, Toxic] = {}
-        self._made: dict[str, Made] = {}
+        self._seconds = seconds
+        self._held: dict[str, _Held] = {}
         self._proxy = self._new()
 
     def _new(self) -> Proxy:
@@ -73,14 +97,14 @@ class Proxied:
         await self.close()
         self.listen, self.address, self.upstream = listen, address, upstream
         self._proxy = self._new()
-        for toxic in self._toxics.values():
-            await self._make(toxic)
+        for held in self._all():
+            await self._make(held)
 
     async def close(self) -> None:
         """Stop, and take its faults off record."""
         await self.stop()
-        for name in list(self._made):
-            await self._undo(name)
+        for held in self._all():
+            await self._undo(held)
 
     def differs(self, address: Address, upstream: str) -> bool:
         """Whether this is another way than its own."""
@@ -101,66 +125,83 @@ class Proxied:
     @property
     def toxics(self) -> list[Toxic]:
         """In the order in which bytes meet them, those of the request first."""
-        return sorted(self._toxics.values(), key=lambda toxic: toxic.stream == "downstream")
+        toxics = [held.toxic for held in self._all()]
+        return sorted(toxics, key=lambda toxic: toxic.stream == "downstream")
 
     def toxic(self, name: str) -> Toxic:
         """The one of that name. Raises Problem."""
-        if name not in self._toxics:
+        return self._one(name).toxic
+
+    def _all(self) -> list[_Held]:
+        for name in [name for name, held in self._held.items() if held.over]:
+            del self._held[name]
+        return list(self._held.values())
+
+    def _one(self, name: str) -> _Held:
+        self._all()
+        if name not in self._held:
             raise Problem(404, "toxic not found")
-        return self._toxics[name]
+        return self._held[name]
 
     async def add(self, given: Object) -> Toxic:
         """A new toxic, on live connections too. Raises Problem, and then nothing is changed."""
         toxic = Toxic.of(given)
-        if toxic.name in self._toxics:
+        there = self._all()
+        if toxic.name in self._held:
             raise Problem(409, "toxic already exists")
-        if len(self._toxics) >= TOXICS:
+        if len(there) >= TOXICS:
             raise Problem(400, f"a proxy has at most {TOXICS} toxics: delete some first")
-        await self._make(toxic)
-        self._toxics[toxic.name] = toxic
+        held = _Held(toxic, now() + (toxic.seconds or self._seconds))
+        await self._make(held)
+        self._held[toxic.name] = held
         return toxic
 
-    def update(self, name: str, given: Object) -> Toxic:
-        """Other amounts for a toxic, whom it hits decided anew. Raises Problem."""
-        toxic = self.toxic(name).updated(given)
+    async def update(self, name: str, given: Object) -> Toxic:
+        """Other amounts for a toxic, whom it hits decided anew, or another end. Raises Problem."""
+        held = self._one(name)
+        toxic = held.toxic.updated(given)
         fault = _fault(toxic)
+        seconds = toxic.seconds if Toxic.renews(given) else None
         if fault is not None:
             try:
-                self._proxy.change(name, fault)
+                await asyncio.to_thread(self._proxy.change, name, fault, seconds=seconds)
             except BrownoutError as error:
+                self._one(name)  # it may have ended just now
                 raise Problem(500, str(error)) from error
-        self._toxics[name] = toxic
+        held.toxic = toxic
+        held.end = held.end if seconds is None else now() + seconds
         return toxic
 
     async def remove(self, name: str) -> None:
         """End a toxic. Raises Problem."""
-        self.toxic(name)
-        if name in self._made:
-            await self._undo(name)
-        del self._toxics[name]
+        await self._undo(self._one(name))
+        self._held.pop(name, None)
 
     async def clear(self) -> None:
         """End all its toxics."""
-        for name in list(self._toxics):
-            await self.remove(name)
+        for held in self._all():
+            await self._undo(held)
+            self._held.pop(held.toxic.name, None)
 
-    async def _make(self, toxic: Toxic) -> None:
-        fault = _fault(toxic)
-        if fault is None:
+    async def _make(self, held: _Held) -> None:
+        fault = _fault(held.toxic)
+        left = held.end - now()
+        if fault is None or left <= 0:
             return
+        make, name = self._proxy.make, held.toxic.name
         try:
-            self._made[toxic.name] = await asyncio.to_thread(
-                self._proxy.make, fault, seconds=inf, name=toxic.name
-            )
+            held.made = await asyncio.to_thread(make, fault, seconds=left, name=name)
         except BrownoutError as error:
             raise Problem(500, str(error)) from error
 
-    async def _undo(self, name: str) -> None:
+    async def _undo(self, held: _Held) -> None:
+        if held.made is None:
+            return
         try:
-            await asyncio.to_thread(self._made[name].undo)
+            await asyncio.to_thread(held.made.undo)
         except BrownoutError as error:  # it stays, and another attempt is worth while
             raise Problem(500, str(error)) from error
-        del self._made[name]
+        held.made = None
 
 
 def _fault(toxic: Toxic) -> Fault | None:

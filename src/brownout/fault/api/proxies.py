@@ -33,13 +33,17 @@ class _Wanted(NamedTuple):
 
 
 class Proxies:
-    """The proxies of one API. `beyond`: they may listen beyond this machine.
+    """The proxies of one API.
+
+    `beyond`: they may listen beyond this machine. `seconds`: how long a toxic is in force if its client
+    says nothing of that.
 
     Reading never waits. Changes wait for each other, and for nothing that a client or an upstream does.
     """
 
-    def __init__(self, *, seed: int, beyond: bool) -> None:
+    def __init__(self, *, seed: int, beyond: bool, seconds: float) -> None:
         self._seed = seed
+        self._seconds = seconds
         self._beyond = beyond
         self._all: dict[str, Proxied] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -93,7 +97,7 @@ class Proxies:
     async def update_toxic(self, name: str, toxic: str, given: Object) -> Toxic:
         """Other amounts for a toxic. Raises Problem."""
         async with self._one_at_a_time:
-            return self.get(name).update(toxic, given)
+            return await self.get(name).update(toxic, given)
 
     async def remove_toxic(self, name: str, toxic: str) -> None:
         """End a toxic. Raises Problem."""
@@ -160,6 +164,7 @@ class Proxies:
             address=wanted.address,
             upstream=wanted.upstream,
             seed=self._seed,
+            seconds=self._seconds,
         )
         if wanted.enabled:
             await proxied.start()

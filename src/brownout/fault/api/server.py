@@ -21,6 +21,7 @@ from brownout.fault.api.body import parsed_list
 from brownout.fault.api.proxies import Proxies
 from brownout.fault.api.routes import answered
 from brownout.fault.api.wire import HEAD_BYTES, read_body, read_head, written
+from brownout.fault.made import LONGEST_SECONDS
 from brownout.fault.tcp.address import Address
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from brownout.fault.api.answer import Answer
     from brownout.fault.api.wire import Head
 
-__all__ = ["Server"]
+__all__ = ["FOR_SECONDS", "Server"]
 
+FOR_SECONDS = (
+    3600.0  # longer than a suite of tests takes; a toxic that was forgotten ends in the same hour
+)
 CONNECTIONS = 256
 REFUSALS = 64  # so many more are told that there are too many
 WRITE_SECONDS = 15.0
@@ -43,17 +47,28 @@ class Server:
     """Toxiproxy's HTTP API, over brownout's proxies; to be started and stopped in one running loop.
 
     It listens on this machine alone, and so do its proxies, unless there is a `token` that every request
-    then has to show. The same `seed` makes toxics hit the same connections of a proxy. `listen` is the
-    real address once it is started. Raises ConfigurationError.
+    then has to show. The same `seed` makes toxics hit the same connections of a proxy. A toxic is undone
+    after `seconds`, unless its attribute `for_ms` says otherwise. `listen` is the real address once it is
+    started. Raises ConfigurationError.
     """
 
     def __init__(
-        self, listen: str = "127.0.0.1:8474", *, token: str | None = None, seed: int = 0
+        self,
+        listen: str = "127.0.0.1:8474",
+        *,
+        token: str | None = None,
+        seed: int = 0,
+        seconds: float = FOR_SECONDS,
     ) -> None:
         check_token(token)
+        if not 0 < seconds <= LONGEST_SECONDS:
+            raise ConfigurationError(
+                f"seconds={seconds!r} is how long a toxic is in force, above 0 and at most"
+                f" {LONGEST_SECONDS:.0f} (a week); every fault has an end"
+            )
         address_of(listen)
         self.listen = listen
-        self.proxies = Proxies(seed=seed, beyond=token is not None)
+        self.proxies = Proxies(seed=seed, beyond=token is not None, seconds=seconds)
         self._token = token
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}

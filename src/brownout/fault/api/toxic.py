@@ -9,6 +9,7 @@ from brownout._core.fault import Amount
 from brownout.fault.api import body
 from brownout.fault.api.answer import Problem
 from brownout.fault.kind import Bandwidth, Cut, Latency, Slice, SlowClose, Timeout
+from brownout.fault.made import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ Stream = Literal["upstream", "downstream"]
 Attributes = dict[str, int]
 Whom = dict[str, Any]
 
+END = "for_ms"  # an attribute of ours, of every type: in force for so long. Clients pass it on as any other
 PIECE_BYTES = 32 * 1024  # a slicer without a size leaves pieces as toxiproxy reads them
 _AT: Mapping[str, Literal["request", "reply"]] = {"upstream": "request", "downstream": "reply"}
 
@@ -73,7 +75,11 @@ TYPES: Mapping[str, tuple[tuple[str, ...], Callable[[Attributes, Whom], Fault | 
 
 @dataclass(frozen=True, slots=True)
 class Toxic:
-    """What a client asked for. `toxicity` is the share of connections that it hits."""
+    """What a client asked for. `toxicity` is the share of connections that it hits.
+
+    `seconds` is how long it is to be in force; None, where nobody said. Then it is no attribute either: a
+    client that doesn't know of it sees nothing new.
+    """
 
     name: str
     type: str
@@ -99,6 +105,16 @@ class Toxic:
             attributes=_attributes(given, dict.fromkeys(TYPES[type_][0], 0)),
         )
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it is to be in force, from when it was made or updated; None if nobody said."""
+        return self.attributes[END] / 1e3 if END in self.attributes else None
+
+    @staticmethod
+    def renews(given: body.Object) -> bool:
+        """Whether a body says anew how long it is to be in force."""
+        return END in body.within(given, "attributes")
+
     def updated(self, given: body.Object) -> Toxic:
         """With what a body changes: attributes and toxicity alone. Raises Problem."""
         toxicity = body.number(given, "toxicity", self.toxicity)
@@ -123,4 +139,9 @@ class Toxic:
 
 def _attributes(given: body.Object, before: Attributes) -> Attributes:
     new = body.within(given, "attributes")
-    return {name: body.integer(new, name, value) for name, value in before.items()}
+    told = {name: body.integer(new, name, value) for name, value in before.items()}
+    if END in new:
+        told[END] = body.integer(new, END, 0)
+        if not 0 < told[END] <= LONGEST_SECONDS * 1e3:
+            raise Problem(400, f"bad request body: {END} is from 1 to {LONGEST_SECONDS * 1e3:.0f}")
+    return told

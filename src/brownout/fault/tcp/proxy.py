@@ -197,9 +197,17 @@ class Proxy:
         path = self._asked.path
         return [Step("socket", path=str(Path(path).absolute()))] if path else []
 
-    def change(self, name: str, fault: Fault) -> None:
-        """Put another fault in the place of one that is made: the same name, order and draws."""
+    def change(self, name: str, fault: Fault, *, seconds: float | None = None) -> None:
+        """Put another fault in the place of one that is made: the same name, order and draws.
+
+        It ends when the one before it would have, or `seconds` from now. Raises ConfigurationError, and
+        FaultRefused if the change can't be put on record: then it is not made.
+        """
         self._refuse_wrong(fault)
+        self._known(name)
+        made = self._mades.get(name)
+        if made is not None:
+            made.change(fault, seconds=seconds)
         self._call(lambda: self._change(name, fault))
 
     def undo(self, name: str) -> None:
@@ -238,9 +246,10 @@ class Proxy:
         return Injection(name, fault, seed=self.seed, since=time.monotonic(), log=self.log)
 
     def _change(self, name: str, fault: Fault) -> None:
-        before = self._known(name)
-        self._actives[name] = Active(self._injection(name, fault), before.turns)
-        self._arrange()
+        before = self._actives.get(name)
+        if before is not None:  # else it has ended just now
+            self._actives[name] = Active(self._injection(name, fault), before.turns)
+            self._arrange()
 
     def _unmake(self, name: str, turns: Turns) -> None:
         if name in self._actives and self._actives[name].turns is turns:

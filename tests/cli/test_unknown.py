@@ -181,7 +181,7 @@ def test_what_somebody_has_found_out_is_forgotten(
         (["void", "--journal", "JOURNAL", "--ask", "x:"], "each KEY, or --all"),
         (["void", str(KEY), "--all", "--journal", "JOURNAL", "--ask", "x:"], "each KEY, or --all"),
     ],
-    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+    ids=lambda x: " ".join(x).replace(KEY, "KEY") if isinstance(x, list) else "",
 )
 def test_what_is_wrong_is_one_line_that_says_what_to_do(
     url: str, ledger: Ledger, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str

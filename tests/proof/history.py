@@ -25,10 +25,13 @@ class Told(NamedTuple):
 def violation(history: list[Told], *, back: bool = False) -> str:
     """What two answers contradict each other; "" if none do.
 
+    The fact may be told before its value, which is "" then.
+
     `back`: the key may have been freed again, by a handler that had no effect: then only facts count.
     """
     facts = {(told.says, told.value) for told in history if RANKS[told.says] == 3}
-    if len(facts) > 1:
+    says, values = {fact[0] for fact in facts}, {fact[1] for fact in facts if fact[1]}
+    if len(says) > 1 or len(values) > 1:
         return f"two facts: {sorted(facts)}"
     there = sorted(history, key=lambda told: told.there)
     highest: Told | None = None

@@ -51,6 +51,7 @@ class Place:
     def __init__(self, url: str, folder: Path, server: PostgresServer | RedisServer | None) -> None:
         self.url = url
         self.file = folder / "effects"
+        self.children = folder / "children"  # of the downstream: each effect with its child key
         self.server = server
         self.without = ""
         self.handlers = HANDLERS[1:] if url.startswith("unix") else HANDLERS
@@ -72,6 +73,7 @@ class Place:
         ledger.create()
         ledger.close()
         self.file.touch()
+        self.children.touch()
         if self.url.startswith("sqlite"):
             with contextlib.closing(sqlite3.connect(self.sqlite)) as lite:
                 lite.execute("CREATE TABLE biz (k text)")
@@ -91,6 +93,7 @@ class Place:
     def effects(self) -> Counter[str]:
         """What really happened."""
         found = Counter(self.file.read_text().split())
+        found.update(self.children.read_text().split()[::2])
         query = "SELECT k FROM biz"
         if self.url.startswith("sqlite"):
             with contextlib.closing(sqlite3.connect(self.sqlite)) as lite:
@@ -109,6 +112,7 @@ class Work:
         self.ledger = place.ledger()
         self.runs = 0
         self.effects = os.open(place.file, os.O_WRONLY | os.O_APPEND)
+        self.charges = os.open(place.children, os.O_WRONLY | os.O_APPEND)
         self.lock = os.open(place.file, os.O_RDONLY)
         if "atomic" in place.handlers:
             self.atomic = self.ledger.once("atomic")(self._atomic)
@@ -168,15 +172,14 @@ class Work:
         return self._resumable(key)
 
     def downstream(self, child: str, key: str) -> None:
-        """Somebody else's service, which knows keys: each has one effect."""
+        """Somebody else's service, which knows keys: each has one effect.
+
+        The effect and what it is known by are one write: a kill between two would make it a liar.
+        """
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         try:
-            marks = self.place.file.with_suffix(".children")
-            seen = marks.read_text().split() if marks.exists() else []
-            if child not in seen:
-                os.write(self.effects, f"{key}\n".encode())
-                with marks.open("a") as file:
-                    file.write(f"{child}\n")
+            if child not in self.place.children.read_text().split():
+                os.write(self.charges, f"{key} {child}\n".encode())
         finally:
             fcntl.flock(self.lock, fcntl.LOCK_UN)
 

@@ -87,7 +87,9 @@ OK, RUNNING, DOUBT = Told(1, 2, "ok", "a"), Told(3, 4, "running"), Told(5, 6, "d
     [
         ([OK, Told(3, 4, "ok", "a")], ""),
         ([OK, Told(3, 4, "ok", "b")], "two facts"),
+        ([OK, Told(3, 4, "ok")], ""),  # the fact without its value
         ([OK, Told(1, 9, "void")], "two facts"),
+        ([Told(1, 2, "ok"), Told(1, 9, "void")], "two facts"),
         ([OK, RUNNING], "ok was told, and then running"),
         ([OK, Told(1.5, 4, "running")], ""),  # they overlap
         ([RUNNING, DOUBT, Told(7, 8, "ok")], ""),

@@ -121,8 +121,14 @@ def test_a_copy_is_as_old_as_what_it_lacks(clock: FakeClock) -> None:
 def test_a_source_tells_the_guard() -> None:
     guard = Guard("db")
     ages = itertools.count()
-    with Behind(guard, lambda: float(next(ages)), every=0.01, operation="rows") as behind:
-        until(lambda: next(ages) > 10)
+    told: list[float] = []
+
+    def source() -> float:
+        told.append(float(next(ages)))
+        return told[-1]
+
+    with Behind(guard, source, every=0.01, operation="rows") as behind:
+        until(lambda: len(told) > 10)
         assert behind.seconds() >= 1
     operation = guard._target.operations["rows:age"]
     assert sum(sum(shard.answered) for shard in operation.evidence.shards.values()) >= 5

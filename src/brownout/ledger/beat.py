@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from brownout._drive.clock import clock
-from brownout.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +69,10 @@ class Heartbeat:
     def _beat(self, claim: Claim) -> None:
         try:
             mine = self._renew(claim)
-        except LedgerError:
-            mine = True  # nobody knows: at the next beat
+        except Exception:
+            # Nobody knows: at the next beat. Also what is no LedgerError, from a client that was closed
+            # meanwhile say: one thread beats for all.
+            mine = True
         with self._changed:
             if claim not in self._due:
                 return

@@ -186,6 +186,15 @@ def test_errors_that_change_are_not_called_unchanged() -> None:
     assert "unchanged" not in stream.verdict.because
 
 
+@pytest.mark.parametrize("first", [healthy, some(0.01, (0.01, FAIL))])
+def test_errors_that_begin_before_enough_is_learned_are_not_called_unchanged(first: Any) -> None:
+    stream = Stream(1)
+    stream.run(first, 20, 8)
+    stream.run(some(0.25, (0.01, FAIL)), 20, 4)
+    assert state(stream) is State.DEGRADED
+    assert "unchanged" not in stream.verdict.because
+
+
 def test_who_was_well_once_has_no_chronic_errors() -> None:
     stream = Stream(1)
     stream.run(healthy, 20, 60)

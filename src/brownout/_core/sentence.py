@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from brownout._core.finding import Finding, Row
 
 POOL_SECONDS = 0.01  # a wait for our own pool that is worth a word
+CHRONIC_LEAST = 0.1  # of calls that failed since the start, before that is said to be unchanged
 CHRONIC_BAND = 0.1  # so far may errors differ from those since the start, and be unchanged
 
 
@@ -139,7 +140,10 @@ def _silent(finding: Finding, recent: Deciding, base: Baseline) -> str:
 def _errors(_: Finding, recent: Deciding, base: Baseline) -> str:
     bad = recent.counts[ERROR]
     chronic = base.chronic
-    if chronic and abs(bad - chronic * recent.calls) <= CHRONIC_BAND * recent.calls + 3 * sqrt(bad):
+    calls = max(1, recent.calls)
+    band = max(CHRONIC_BAND, 2 * sqrt(chronic * (1 - chronic) / calls))
+    # Less may as well have begun a moment ago, in what was well before.
+    if chronic > max(CHRONIC_LEAST, base.errors) and abs(bad / calls - chronic) <= band:
         return (
             f"errors {share(chronic, 1)}, unchanged since start ({bad} of {recent.calls}"
             f" {_span(recent)}); if that is its usual, guard.relearn(errors={chronic:.2f}) says so"

@@ -9,9 +9,9 @@ the state sets what the guard does with the next call.
 
 from __future__ import annotations
 
+from brownout._core.attempt import Attempt
 from brownout._core.because import Number, Verdict
 from brownout._core.deadline import DeadlineHeader
-from brownout._core.evidence import Attempt
 from brownout._core.held import Hold
 from brownout._core.outcome import Certainty, Outcome, OutcomeClass, Phase, Shown
 from brownout._core.policy import Breaker, Retry

@@ -143,6 +143,31 @@ def test_a_label_that_has_the_bad_calls_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("bad", "kind"),
+    [(HUNG, "silent"), ((0.001, OutcomeClass.CONNECT), "refused"), ((0.3, OK), "tail")],
+)
+def test_the_backend_that_has_the_bad_calls_of_a_guard_is_named(bad: Answer, kind: str) -> None:
+    stream = Stream(4)
+    stream.run(healthy, 100, 30)
+    stream.label = lambda: {"backend": f"10.0.0.{stream.chance.randrange(5)}:80", "zone": "a"}
+    stream.run(healthy, 100, 5)
+    stream.of["10.0.0.3:80"] = lambda _: bad
+    stream.run(healthy, 100, 5)
+    verdict = stream.verdict
+    assert (verdict.state, verdict.kind) == (State.DEGRADED, kind)
+    assert "; it is backend 10.0.0.3:80: " in verdict.because
+
+
+def test_labels_that_tell_nothing_are_not_named() -> None:
+    stream = Stream(4)
+    stream.label = lambda: {"backend": str(stream.chance.randrange(5))}
+    stream.run(healthy, 100, 30)
+    stream.run(some(0.3, (0.01, FAIL)), 100, 5)
+    assert stream.verdict.kind == "errors"
+    assert "backend" not in stream.verdict.because
+
+
+@pytest.mark.parametrize(
     "counts",
     [
         {"a": (10, 30), "b": (11, 32), "c": (9, 31)},  # all alike

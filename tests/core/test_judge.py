@@ -36,6 +36,8 @@ class Stream:
     seed: int = 1
     now: float = 0.0
     timeout: float = TIMEOUT
+    label: Callable[[], dict[str, str]] = dict  # of the next call
+    of: dict[str, Service] = field(default_factory=dict)  # by a value of a label
     flying: list[tuple[float, int, Attempt, OutcomeClass]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -55,10 +57,14 @@ class Stream:
                 _, _, attempt, class_ = heappop(self.flying)
                 shard.settle(attempt, class_, self.now)
             elif self.now == arrival:
-                latency, class_ = service(self.chance)
+                labels = self.label()
+                serves = next((self.of[v] for v in labels.values() if v in self.of), service)
+                latency, class_ = serves(self.chance)
                 if latency > self.timeout:
                     latency, class_ = self.timeout, OutcomeClass.UNKNOWN
                 attempt = Attempt(shard, self.now, self.now + self.timeout)
+                if labels:
+                    attempt.label(**labels)
                 shard.pending[attempt] = None
                 number += 1
                 heappush(self.flying, (self.now + latency, number, attempt, class_))

@@ -14,9 +14,9 @@ from operator import add, attrgetter, sub
 from typing import TYPE_CHECKING
 
 from brownout._core.cell import CELL_SECONDS, CLASSES, Cell, Closed, News, Tick
-from brownout._core.deadline import DeadlineHeader
 from brownout._core.held import Holds
-from brownout._core.outcome import CENSORED, OutcomeClass, Phase, Shown
+from brownout._core.labelled import Labelled, Labels
+from brownout._core.outcome import CENSORED, OutcomeClass
 from brownout._core.sketch import (
     HALF_FULL,
     NOTHING,
@@ -27,10 +27,9 @@ from brownout._core.sketch import (
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from brownout._core.breaker import Gate
-    from brownout._core.held import Hold
+    from brownout._core.attempt import Attempt
     from brownout._core.late import Lateness
 
 GRACE_SECONDS = 10.0
@@ -38,68 +37,6 @@ CELLS = 6  # the window is the last 25 to 30 s
 _SUCCESS = OutcomeClass.SUCCESS
 _TELLS = attrgetter("tells")
 _NONE = [0] * CLASSES
-_WRITTEN = (DeadlineHeader.ENVOY,)
-
-
-class Attempt:
-    """One attempt in flight: admitted, not yet settled. Adapters tell it how far it has come.
-
-    `began` and `deadline` are monotonic instants; `phase` is how far it has come for certain. An adapter
-    that has a pool of its own says `waiting()` before and `waited(seconds)` after the wait for a
-    connection, which is not the target's time; then `sent()` and `receiving()`.
-    """
-
-    # Most attempts change none of these: as defaults of the class they cost them nothing.
-    waited_seconds = 0.0
-    phase = Phase.SENDING
-    queued = False  # waiting for our own pool
-    probe: tuple[Gate, int] | None = None  # the breaker's, if it is one, and its lease
-    inherited = False  # the deadline is the caller's, shorter than the guard's time-out
-    expired = False  # our timer ended it
-    shown: Shown | None = None
-    key: str | None = None  # of the call, where the attempt is handed out
-    keep: Callable[[Attempt], Hold]  # set where an attempt is handed out, so that it can be held
-
-    def __init__(self, shard: Shard, began: float, deadline: float) -> None:
-        self.shard = shard
-        self.began = began
-        self.deadline = deadline
-
-    def waiting(self) -> None:
-        """It waits for a connection of our own pool; nothing has been sent."""
-        self.queued = True
-        self.phase = Phase.NOT_SENT
-
-    def waited(self, seconds: float) -> None:
-        """The wait for the pool is over and took so many seconds; nothing has been sent yet."""
-        self.queued = False
-        self.waited_seconds = seconds
-
-    def sent(self) -> None:
-        """From now on the target may have got it."""
-        self.phase = Phase.SENT
-
-    def receiving(self) -> None:
-        """An answer has begun to arrive."""
-        self.phase = Phase.RECEIVING
-
-    def headers(self, now: float, written: Sequence[DeadlineHeader] = _WRITTEN) -> dict[str, str]:
-        """What to tell the next hop: the time that is left at the monotonic instant `now`."""
-        told = {header.name: header.write(self.deadline - now) for header in written}
-        return {name: value for name, value in told.items() if value is not None}
-
-    def settle(self, class_: OutcomeClass, retry_after: float | None = None) -> None:
-        """Say what the attempt showed, where its end (a value or an exception) does not say it."""
-        self.shown = Shown.of(class_, retry_after)
-
-    def hold(self) -> Hold:
-        """Say that the attempt goes on when its function returns: its answer is still to be read.
-
-        It stays in flight, with its permit, until the Hold ends it; that is to be kept by what reads the
-        answer. Do it last: what the function raises afterwards is not told to the guard. Raises
-        RuntimeError if the attempt is over already, or held.
-        """
-        return self.keep(self)
 
 
 class Shard:
@@ -110,11 +47,12 @@ class Shard:
     """
 
     __slots__ = (
-        "_censored", "answered", "classes", "late", "pending", "repeats", "told", "told_censored",
+        "_censored", "answered", "classes", "labelled", "late", "pending", "repeats", "told", "told_censored",
         "told_classes", "told_waited", "waited",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, labelled: Labels) -> None:
+        self.labelled = labelled  # the operation's
         self.late: Lateness | None = None  # of its thread, where a loop runs there
         self.pending: dict[Attempt, None] = {}
         self.repeats = 0
@@ -147,6 +85,8 @@ class Shard:
                 self.censored[bucket(seconds)] += 1
             self.classes[class_] += 1
         self.waited += attempt.waited_seconds
+        if attempt.labels:
+            self.labelled.add(attempt, class_, seconds, now)
         return True
 
     def took(self, attempt: Attempt, now: float) -> float:
@@ -215,8 +155,8 @@ class Evidence:
     """All shards of one operation, and the window that folds have filled from them."""
 
     __slots__ = (
-        "_ended", "_ended_ever", "_freed_calls", "_late", "_left", "_started_ever", "at", "cells", "closed",
-        "holds", "open", "settled", "shards",
+        "_ended", "_ended_ever", "_freed_calls", "_labelled", "_late", "_left", "_started_ever", "at",
+        "cells", "closed", "holds", "open", "settled", "shards",
     )  # fmt: skip
 
     def __init__(self, at: float) -> None:
@@ -225,6 +165,7 @@ class Evidence:
         self.cells: list[Closed] = []
         self._ended: list[_Ended] = []
         self.holds = Holds()
+        self._labelled = Labels()
         self.forget(at)
 
     def forget(self, at: float) -> None:
@@ -233,6 +174,7 @@ class Evidence:
             shard.pending.clear()
         self.at = at
         self.holds.forget()
+        self._labelled.forget()
         self._late = None
         self.shards.clear()
         self.cells.clear()
@@ -247,7 +189,18 @@ class Evidence:
 
     def shard(self, thread: int) -> Shard:
         """The shard of a thread, made when it is first asked for."""
-        return self.shards.setdefault(thread, Shard())
+        return self.shards.setdefault(thread, Shard(self._labelled))
+
+    def labelled(self, since: float) -> list[Labelled]:
+        """Attempts that bear labels: those that ended after an instant, of the last 256, or are in flight."""
+        now = self.at
+        waiting = [
+            Labelled(now, one.labels, None, bucket(shard.took(one, now)))
+            for shard in self._all()
+            for one in list(shard.pending)
+            if one.labels and not one.queued
+        ]
+        return self._labelled.since(since, [*waiting, *self.holds.labelled(now)])
 
     @property
     def in_flight(self) -> int:
@@ -289,7 +242,7 @@ class Evidence:
         ages: list[int] = []
         queued = resting = 0
         if self.holds.known:
-            self._late = self._late or Shard()
+            self._late = self._late or Shard(self._labelled)
             ages, resting = self.holds.fold(now, self._late)
         if self._ended:
             self._free(now - self.at)

@@ -25,7 +25,7 @@ from brownout.errors import DeadlinePassed, OutcomeUnknown, Refused, TimedOut
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from brownout._core.evidence import Attempt
+    from brownout._core.attempt import Attempt
     from brownout._core.guard import Core
     from brownout._core.held import Hold
     from brownout._core.operation import Operation

@@ -9,8 +9,8 @@ from math import log2
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from brownout._core.attempt import Attempt
 from brownout._core.breaker import CLOSED, Gate
-from brownout._core.evidence import Attempt
 from brownout._core.limit import Limit
 from brownout._core.outcome import Certainty, OutcomeClass, Shown
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
@@ -136,6 +136,8 @@ class Core:
         shard.answered[index if index < BUCKETS else BUCKETS - 1] += 1
         if attempt.waited_seconds:
             shard.waited += attempt.waited_seconds
+        if attempt.labels:
+            shard.labelled.add(attempt, _SUCCESS, seconds, now)
         if self.limit is not None:
             self.limit.free.append(None)
         if now >= operation.due:

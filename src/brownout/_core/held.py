@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from brownout._core.labelled import Labelled
 from brownout._core.outcome import OutcomeClass
 from brownout._core.sketch import bucket
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
 
-    from brownout._core.evidence import Attempt, Shard
+    from brownout._core.attempt import Attempt
+    from brownout._core.evidence import Shard
     from brownout._core.limit import Limit
 
 
@@ -152,6 +154,15 @@ class Holds:
             held.limit.give()
         self._ended.append((held, class_))
         return True
+
+    def labelled(self, now: float) -> list[Labelled]:
+        """Those with labels that the target owes more of its answer, by how long it has been silent."""
+        known = [(held, held.since) for held in list(self._table) if held.attempt.labels]
+        return [
+            Labelled(now, held.attempt.labels, None, bucket(held.silence(since, now)))
+            for held, since in known
+            if since is not None
+        ]
 
     def fold(self, now: float, shard: Shard) -> tuple[list[int], int]:
         """Count what has ended into `shard`; the buckets of the silences under way, and how many rest."""

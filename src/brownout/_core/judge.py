@@ -28,19 +28,18 @@ from brownout._core.rows import RECENT_CALLS, Rows
 from brownout._core.stream import Part, Stream, Tally, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from brownout._core.bank import Table
     from brownout._core.baseline import Baseline
     from brownout._core.cell import Tick
+    from brownout._core.labelled import Labelled
     from brownout._core.stream import News
 
 FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
 RECOVERED_NATS = 9.0
-PROBATION_SECONDS = (
-    10.0  # after a recovery the threshold is halved for so long, for what is certain
-)
+PROBATION_SECONDS = 10.0  # after a recovery what is certain needs half the threshold for so long
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
@@ -372,12 +371,13 @@ class Judge:
             load,
         )
 
-    def told(self) -> Finding | None:
-        """The finding, with the label of the calls that tells the bad ones from the good ones."""
+    def told(self, labelled: Callable[[float], Sequence[Labelled]] | None = None) -> Finding | None:
+        """The finding, with the label that tells its bad calls; `labelled` gives those since an instant."""
         if self.finding is None:
             return None
         rows = [row for row in self._rows if row.tick.at > self._onset]
-        return self.finding._replace(split=whose(self._current, rows))
+        calls = labelled(self._onset) if labelled else ()
+        return self.finding._replace(split=whose(self._current, rows, self.streams[0], calls))
 
     def _less(self, best: int) -> bool:
         """Whether `best` is less of the same."""

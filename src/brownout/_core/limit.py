@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from brownout._core.evidence import Attempt
+    from brownout._core.attempt import Attempt
 
 
 class Limit:

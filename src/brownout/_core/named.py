@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from brownout._core.finding import Row, Split
+    from brownout._core.labelled import Labelled
     from brownout._core.modes import Mode
+    from brownout._core.stream import Stream
 
 # What a call without an answer, and an answer, say for "2 % are answered" against "half are"; and by so
 # much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
@@ -78,19 +80,39 @@ def extent_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int]) -> float:
     return min(1.0, bad / every) if bad else mode.extent
 
 
-def whose(mode: int, rows: Sequence[Row]) -> Split | None:
-    """The label of the calls that tells the bad ones from the good ones, if one does."""
-    counts: dict[str, dict[str, list[int]]] = {}
+Group = tuple[tuple[tuple[str, str], ...], int, int]  # labels, bad calls, calls
+
+
+def _of_streams(mode: int, rows: Sequence[Row]) -> list[Group]:
+    """The calls of streams that bear labels, and how many of them speak for a mode."""
+    groups: list[Group] = []
     for part in (part for row in rows for part in row.parts if part.stream.labels):
         nats = part.table.modes[mode].nats
-        calls = sum(part.calls)
         bad = sum(count for index, count in enumerate(part.calls) if count and nats[index] > 0)
-        for label, value in part.stream.labels:
+        groups.append((part.stream.labels, bad, sum(part.calls)))
+    return groups
+
+
+def _of_calls(mode: int, stream: Stream, calls: Sequence[Labelled]) -> list[Group]:
+    """The same of calls that bear labels of their own."""
+    nats = stream.table.modes[mode].nats
+    columns = [(call.labels, stream.column(call.class_, call.bucket)) for call in calls]
+    return [(labels, nats[index] > 0, 1) for labels, index in columns if index is not None]
+
+
+def whose(
+    mode: int, rows: Sequence[Row], stream: Stream, calls: Sequence[Labelled]
+) -> Split | None:
+    """The label of the calls that tells the bad ones from the good ones, if one does."""
+    groups = [*_of_streams(mode, rows), *_of_calls(mode, stream, calls)]
+    counts: dict[str, dict[str, list[int]]] = {}
+    for labels, bad, every in groups:
+        for label, value in labels:
             told = counts.setdefault(label, {}).setdefault(value, [0, 0])
             told[0] += bad
-            told[1] += calls
+            told[1] += every
     found = [
-        split(label, {value: (bad, calls) for value, (bad, calls) in values.items()})
+        split(label, {value: (bad, every) for value, (bad, every) in values.items()})
         for label, values in counts.items()
     ]
     return next((one for one in found if one is not None), None)

@@ -106,7 +106,7 @@ class Operation:
     def verdict(self, target: str, claim: Claim | None) -> Verdict:
         """The state with its reason."""
         self.wake()
-        finding = self._named(self.judge.told())
+        finding = self._named(self.judge.told(self.evidence.labelled))
         usual = self.usual
         base = usual.baseline._replace(chronic=usual.chronic, kept_at=usual.kept_at)
         rows, now = self.judge.recent(), self.evidence.at

@@ -12,7 +12,7 @@ from brownout._core.bank import Table, table
 from brownout._core.baseline import LATE
 from brownout._core.cell import Tick
 from brownout._core.modes import COLUMNS, ERROR, FAST, OVERLOAD, REFUSED, WAITING
-from brownout._core.outcome import OutcomeClass
+from brownout._core.outcome import CENSORED, OutcomeClass
 from brownout._core.sketch import bucket
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 BLINK = bucket(0.001)  # no caller is so impatient
 NOTHING = [0] * COLUMNS
+_DEFINITE = {
+    OutcomeClass.FAILURE: ERROR,
+    OutcomeClass.OVERLOAD: OVERLOAD,
+    OutcomeClass.CONNECT: REFUSED,
+}
 
 
 class Stream:
@@ -76,6 +81,18 @@ class Stream:
         else:
             self.waiting = NOTHING
         return calls
+
+    def column(self, class_: OutcomeClass | None, index: int) -> int | None:
+        """The column of a call by its class (None: it waits) and its latency's bucket, if it has one."""
+        base = self.base
+        if class_ is OutcomeClass.SUCCESS:
+            return base.level[index] if index >= base.fast else FAST
+        if class_ is OutcomeClass.UNKNOWN and (base.cold or index <= BLINK):
+            return WAITING + LATE
+        if class_ is None or class_ in CENSORED:
+            level = (base.level if class_ is None else base.left)[index]
+            return WAITING + level if level else None
+        return _DEFINITE.get(class_)
 
     def _unanswered(self, tick: Tick, calls: list[int]) -> None:
         left = self.base.left

@@ -10,7 +10,7 @@ from math import inf, log2
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brownout._core.evidence import Attempt
+from brownout._core.attempt import Attempt
 from brownout._core.flow import Ask, Call, Command, Done, Options, Start, recover, timed_out
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY
 from brownout._drive.clock import clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from brownout._core.evidence import Attempt
+from brownout._core.attempt import Attempt
 from brownout._core.flow import Call, Options
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE, ambient

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from brownout._core.evidence import Attempt
+from brownout._core.attempt import Attempt
 from brownout._core.flow import timed_out
 from brownout._drive.clock import clock
 from brownout._drive.context import DEADLINE

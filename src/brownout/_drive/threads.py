@@ -11,7 +11,7 @@ from threading import get_ident
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brownout._core.evidence import Attempt
+from brownout._core.attempt import Attempt
 from brownout._core.flow import FALLBACK, Ask, Call, Command, Done, Options, Start, recover
 from brownout._core.outcome import Outcome, OutcomeClass
 from brownout._core.sketch import BUCKETS, OFFSET, PER_OCTAVE, TINY

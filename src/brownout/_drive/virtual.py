@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brownout._core.evidence import Attempt
+from brownout._core.attempt import Attempt
 from brownout._core.flow import Ask, Call, Done, Start, recover, timed_out
 from brownout.errors import Refused
 

@@ -23,7 +23,7 @@ from brownout._drive.clock import clock
 if TYPE_CHECKING:
     import asyncio
 
-    from brownout._core.evidence import Attempt
+    from brownout._core.attempt import Attempt
 
 SLOT_SECONDS = 0.01
 BEAT_SECONDS = 0.05

@@ -212,6 +212,19 @@ def test_seldom_calls_of_one_target_add_up() -> None:
     assert first_alarm(seldom(1, ill=False), "target")[0] == float("inf")
 
 
+def test_calls_that_end_for_good_do_not_end_what_was_found_in_others() -> None:
+    chance = random.Random(5)
+    told = [
+        Record(at / 10, "o", "db", operation, 0.01 * chance.lognormvariate(0.0, 0.4), end)
+        for operation, until in (("read", 2000), ("write", 1000))
+        for at in range(until)
+        for end in (OutcomeClass.FAILURE if at > 900 else OK,)
+    ]
+    replay = Replay(Settings())
+    changes = [one for each in sorted(told) for one in replay.add(each)] + replay.end()
+    assert [one.state for one in changes] == [State.HEALTHY, State.DEGRADED]
+
+
 # --------------------------------------------------------------------------------------- settings
 
 

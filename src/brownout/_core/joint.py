@@ -57,9 +57,11 @@ class Joint:
         judge = self.judge
         together = sum(tick.together for _, tick in news)
         judge.step([(member.stream, tick) for member, tick in news], together)
+        settled = sum(member.evidence.settled for member in self.members)
+        if judge.finding is not None and not settled and not any(tick.ages for _, tick in news):
+            judge.lapse(news[0][1].at)  # nobody has called for a whole window: no evidence
         for member, tick in news:
             member.learn(tick)
-        settled = sum(member.evidence.settled for member in self.members)
         enough = settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
         self.known = enough and (self.known or not judge.suspicious)
 

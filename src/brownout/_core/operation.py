@@ -193,13 +193,13 @@ class Operation:
             seen = no_fresher(part, self.usual.baseline) if self.aged else part
             self.judge.step([(self.stream, seen)], tick.together)
             self._follow()
+            if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
+                self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
+                self._move("lapsed", None)
             self.learn(part, late=late)
 
     def learn(self, tick: Tick, *, late: bool = False) -> None:
         """Learn from a tick that has been judged, if nothing is suspicious; not if we were late ourselves."""
-        if self.judge.finding is not None and not tick.ages and not self.evidence.settled:
-            self.judge.lapse(tick.at)  # nobody has called for a whole window: no evidence
-            self._move("lapsed", None)
         # Half as many keep what was known: a target called at just that rate would flicker.
         enough = self.evidence.settled >= (ENOUGH_CALLS // 2 if self.known else ENOUGH_CALLS)
         # Nor is anything called HEALTHY for the first time while it looks ill.

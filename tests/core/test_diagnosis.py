@@ -207,7 +207,7 @@ def test_seldom_calls_of_one_target_add_up() -> None:
     told = seldom(1, ill=True)
     at, replay = first_alarm(told, "target")
     assert 900.0 < at < 930.0
-    because = replay._cases["db", ""].joint.verdict("db").because
+    because = replay._cases["db", ""].joint.verdict("db")[1].because
     assert "it is operation write" in because
     assert first_alarm(seldom(1, ill=False), "target")[0] == float("inf")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from brownout._core.cell import Tick
     from brownout._core.finding import Finding
     from brownout._core.kept import Kept
+    from brownout._core.whole import Whole
 
 REST_SECONDS = 1.0  # an operation in which nothing happens is folded as seldom as that
 # A call that did not end well lets a fold come ahead of its time: so many at once, then one in so long, or
@@ -40,7 +41,7 @@ class Operation:
 
     __slots__ = (
         "_ahead", "_news", "_rested", "_rests", "aged", "due", "evidence", "gates", "judge", "known", "last",
-        "latest", "name", "state", "stream", "usual",
+        "latest", "name", "state", "stream", "usual", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Operation:
         self.judge = judge or Judge(now, false_alarm_every)
         self.stream = self.judge.join(self.usual.baseline, now, labels)
         self.latest = Latest()
+        self.whole: Whole | None = None  # of its target, where it is judged with others too
         self.known = False
         self.state: State | None = None  # what it is judged to be; None without evidence
         self.last: Last | None = None
@@ -140,19 +142,20 @@ class Operation:
         self._move("forgotten", None)
         self.due = -inf
 
-    def fold(self, now: float) -> None:
-        """Take in what is new, judge it, and learn from it if nothing is suspicious."""
+    def fold(self, now: float) -> Tick | None:
+        """Take in what is new, judge it, and learn from it if nothing is suspicious; the tick, if any."""
         evidence, self._news = self.evidence, 0
         if self._rests:
             news = evidence.news
             if not news and now - evidence.at < REST_SECONDS:
                 self._rested = now  # as if it had been folded: only time has passed
-                return
+                return None
             self.wake()
             self._rests = not news
             if not news:
-                self.judged(evidence.rest(now))
-                return
+                tick = evidence.rest(now)
+                self.judged(tick)
+                return tick
         before = evidence.at
         tick = evidence.fold(now)
         stalled = lost(list(evidence.shards.values()), before, now)
@@ -166,6 +169,7 @@ class Operation:
             gate = reference()
             if gate is not None and finding is not None:
                 gate.observe(finding.state, finding.supported_at, now)
+        return tick
 
     def _move(self, event: str, after: State | None) -> None:
         if after is not self.state:
@@ -211,7 +215,9 @@ class Operation:
         if late:
             self.usual.skip(closed)
         else:
-            self.usual.learn(tick, closed, suspicious=self.judge.suspicious, ill=ill)
+            suspected = self.whole is not None and self.whole.suspects(self)
+            suspicious = self.judge.suspicious or suspected
+            self.usual.learn(tick, closed, suspicious=suspicious, ill=ill)
         self.judge.rebase(self.stream, self.usual.baseline, tick.at)
         if (ill or self.known) and (tick.ages or any(tick.classes)):
             self.last = Last(self.state, tick.at)

@@ -54,10 +54,15 @@ def deciding(rows: tuple[Row, ...], waiting: list[int]) -> Deciding:
     return Deciding(sum(counts), sum(waiting[WAITING + 1 :]), counts, sketch, span, started, queued)
 
 
+def right(recent: Deciding) -> str:
+    """How many calls went well."""
+    well = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
+    return f"{well} of {recent.ended} calls {_span(recent)} are right"
+
+
 def healthy(recent: Deciding, base: Baseline, median: float) -> str:
-    right = sum(recent.counts[: LATE + 1]) + recent.counts[FAST]
-    text = f"{right} of {recent.ended} calls {_span(recent)} are right"
-    text += f", {seconds(median)} at the median" if right else ""
+    text = right(recent)
+    text += f", {seconds(median)} at the median" if not text.startswith("0 ") else ""
     return (
         f"{text} (usual {seconds(base.p50)})"
         if not base.cold

@@ -17,6 +17,7 @@ from brownout._core.kept import Kept, checked
 from brownout._core.operation import Operation
 from brownout._core.sketch import bucket
 from brownout._core.state import State, worst
+from brownout._core.whole import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Target:
 
     __slots__ = (
         "_alive", "_mutex", "budget", "claim", "dead_band", "false_alarm_every", "kept", "name", "next_fold",
-        "operations", "problem", "timeout",
+        "operations", "problem", "timeout", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class Target:
         self.name = name
         self._alive = alive
         self.operations: dict[str, Operation] = {}
+        self.whole = Whole()
         self.budget = Budget(mutex())
         self.claim: Claim | None = None
         self.kept: dict[str, Kept] = {}  # by operation: what a predecessor knew to be usual
@@ -81,6 +83,7 @@ class Target:
         self.claim, self.problem, self.next_fold = None, None, -inf
         for operation in self.operations.values():
             operation.forget(now)
+        self.whole.forget()
 
     def operation(self, name: str, now: float) -> Operation:
         """The operation of that name; "other" when there are too many names."""
@@ -90,6 +93,7 @@ class Target:
         if len(self.operations) >= OPERATIONS:
             name = OTHER
         new = Operation(name, self.timeout, now, self.dead_band, self.false_alarm_every)
+        new.whole = self.whole
         if (kept := self.kept.get(name)) is not None:
             new.hear(kept, now)
         return self.operations.setdefault(name, new)
@@ -135,6 +139,7 @@ class Target:
         """Forget what is usual, of one operation or of all. Raises ConfigurationError for no share."""
         check_share(self.name, errors)
         with self._mutex:
+            self.whole.forget()
             for name, known in self.operations.items():
                 if operation in {None, name}:
                     known.relearn(now, errors)
@@ -171,11 +176,16 @@ class Target:
 
     def _fold(self, now: float) -> None:
         self.next_fold = now + FOLD_SECONDS
-        for operation in list(self.operations.values()):
+        operations = list(self.operations.values())
+        for operation in operations:
             self._judge(operation, now)
+        if len(operations) > 1:
+            self.whole.judge(operations, now, self.false_alarm_every)
 
     def _judge(self, operation: Operation, now: float) -> None:
-        operation.fold(now)
+        tick = operation.fold(now)
+        if tick is not None and len(self.operations) > 1:
+            self.whole.hear(operation, tick)
         operation.due = self.next_fold if operation.calm else -inf
         if len(operation.evidence.shards) > THREADS:
             operation.evidence.retire(self._alive)
@@ -186,7 +196,7 @@ class Target:
             if now >= self.next_fold:
                 self._fold(now)
             known = [operation.state for operation in list(self.operations.values())]
-        return worst(known)
+        return worst([*known, self.whole.state])
 
     def verdicts(self, now: float) -> list[Verdict]:
         """The verdict on each operation, the worst first, then the busiest."""
@@ -194,6 +204,7 @@ class Target:
             if now >= self.next_fold:
                 self._fold(now)
             every = [op.verdict(self.name, self.claim) for op in self.operations.values()]
+            every = self.whole.verdict(self.name, self.claim, every)
         return sorted(every, key=_rank)
 
     def verdict(self, now: float) -> Verdict:

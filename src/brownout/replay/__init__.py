@@ -301,7 +301,7 @@ class Replay:
         case.state = state = joint.state
         if state is before:
             return
-        verdict = joint.verdict(case.target)
+        _, verdict = joint.verdict(case.target)
         onset = joint.judge.finding.onset if joint.judge.finding else None
         self._changes.append(
             Change(

@@ -1,7 +1,8 @@
 """How often the judge cries wolf: `python -m bench.diagnosis.noise`.
 
 Six kinds of hostile healthy traffic (see `healthy`) at 1, 10, 100 and 1,000 calls/s are judged from the
-first call on by the real core, in virtual time; each alarm is one too many. A run is done stream by
+first call on by the real core, in virtual time; each alarm is one too many. With --operations N the calls
+are those of N operations of one target, each judged alone and all of them as one. A run is done stream by
 stream and can be ended at any time: with --results FILE what is done is kept, and the next run with the
 same judge goes on from there. The hours that were judged are always stated.
 """
@@ -12,13 +13,24 @@ import argparse
 import hashlib
 import json
 import time
+from heapq import merge
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.diagnosis.healthy import KINDS, TIMEOUT, calls, ticks
+import numpy as np
+
+from bench.diagnosis.healthy import KINDS, TIMEOUT, Calls, calls, ticks
 from brownout._core import judge
+from brownout._core.judge import FALSE_ALARM_SECONDS
 from brownout._core.operation import Operation
 from brownout._core.state import State
+from brownout._core.target import FOLD_SECONDS
+from brownout._core.whole import Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from brownout._core.cell import Tick
 
 HOURS = {1: 72.0, 10: 72.0, 100: 72.0, 1000: 6.0}  # wanted, pooled over the kinds
 STREAM_HOURS = {1: 4.0, 10: 4.0, 100: 1.0, 1000: 0.1}  # of one stream
@@ -29,6 +41,7 @@ DECIDING = [
     "cell",
     "evidence",
     "finding",
+    "joint",
     "judge",
     "load",
     "modes",
@@ -38,6 +51,7 @@ DECIDING = [
     "stream",
     "target",
     "usual",
+    "whole",
 ]
 
 
@@ -50,30 +64,57 @@ def of_the_judge() -> str:
     return whole.hexdigest()[:12]
 
 
-def one(kind: str, rate: int, hours: float, seed: int) -> dict[str, Any]:
+def _dealt(
+    made: Calls, seconds: float, operations: list[Operation]
+) -> Iterator[tuple[float, int, Tick]]:
+    """The ticks of all operations in order, with whose each is: every call is of one of them, by chance."""
+    whose = np.random.default_rng(1).integers(0, len(operations), len(made.begun))
+    for one in merge(
+        *(_of(made, whose == index, seconds, index) for index in range(len(operations)))
+    ):
+        operation, tick = operations[one[1]], one[2]
+        operation.evidence.take(tick)
+        operation.judged(tick)
+        yield one
+
+
+def _of(
+    made: Calls, mine: np.typing.NDArray[np.bool_], seconds: float, index: int
+) -> Iterator[tuple[float, int, Tick]]:
+    some = Calls(made.begun[mine], made.seconds[mine], made.failed[mine])
+    return ((tick.at, index, tick) for tick in ticks(some, seconds))
+
+
+def one(kind: str, rate: int, hours: float, seed: int, many: int = 1) -> dict[str, Any]:
     """Judge one stream: the alarms of it, as (second, state, kind, because, second of the end)."""
     seconds = hours * 3600.0
-    operation = Operation("healthy", TIMEOUT, 0.0)
+    operations = [Operation(f"healthy {index}", TIMEOUT, 0.0) for index in range(many)]
+    whole, due = Whole(), FOLD_SECONDS
     began = time.process_time()
     alarms: list[list[Any]] = []
     ill = False
-    for tick in ticks(calls(kind, rate, seconds, seed), seconds):
-        operation.evidence.take(tick)
-        operation.judged(tick)
-        found = operation.judge.finding
-        if found is not None and not ill:
-            told = operation.verdict("t", None)
-            alarms.append([round(tick.at, 2), found.state.name, found.kind, told.because, None])
-        elif found is None and ill:
-            alarms[-1][4] = round(tick.at, 2)
-        ill = found is not None
-    known = operation.state is State.HEALTHY
+    for at, index, tick in _dealt(calls(kind, rate, seconds, seed), seconds, operations):
+        if many > 1:
+            if at > due:
+                whole.judge(operations, due, FALSE_ALARM_SECONDS)
+                due += FOLD_SECONDS
+            whole.hear(operations[index], tick)
+        found = whole.ill or any(operation.judge.finding for operation in operations)
+        if found and not ill:
+            verdicts = [operation.verdict("t", None) for operation in operations]
+            told = next(one for one in whole.verdict("t", None, verdicts) if one.kind)
+            alarms.append([round(at, 2), str(told.state), told.kind, told.because, None])
+        elif ill and not found:
+            alarms[-1][4] = round(at, 2)
+        ill = found
+    known = all(operation.state is State.HEALTHY for operation in operations)
     spent = round(time.process_time() - began, 1)
     return {
         "kind": kind,
         "rate": rate,
         "hours": hours,
         "seed": seed,
+        "operations": many,
         "alarms": alarms,
         "known": known,
         "cpu": spent,
@@ -93,7 +134,7 @@ def kept(path: Path | None, which: str) -> dict[tuple[Any, ...], dict[str, Any]]
         return {}
     lines = (json.loads(line) for line in path.read_text("utf-8").splitlines() if line)
     return {
-        (line["kind"], line["rate"], line["hours"], line["seed"]): line
+        (line["kind"], line["rate"], line["hours"], line["seed"], line["operations"]): line
         for line in lines
         if line["judge"] == which
     }
@@ -125,6 +166,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, help="for each rate (default: 72, at 1,000/s 6)")
     parser.add_argument("--seed", type=int, default=0, help="of the first stream")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--operations", type=int, default=1, help="of one target (default 1)")
     parser.add_argument("--results", type=Path, help="keep what is done there, and go on from it")
     options = parser.parse_args()
     which = of_the_judge()
@@ -135,7 +177,7 @@ def main() -> None:
             for kind, _, hours, seed in plan(rate, options.hours or HOURS[rate]):
                 if kind not in options.kinds:
                     continue
-                key = (kind, rate, hours, seed + options.seed)
+                key = (kind, rate, hours, seed + options.seed, options.operations)
                 result = before.get(key) or {**one(*key), "judge": which}
                 done.append(result)
                 if options.results and key not in before:

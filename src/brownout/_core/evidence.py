@@ -192,7 +192,7 @@ class Evidence:
         return self.shards.setdefault(thread, Shard(self._labelled))
 
     def labelled(self, since: float) -> list[Labelled]:
-        """Attempts that bear labels: those that ended after an instant, of the last 256, or are in flight."""
+        """Attempts that bear labels: those that ended after an instant, of the last 128, or are in flight."""
         now = self.at
         waiting = [
             Labelled(now, one.labels, None, bucket(shard.took(one, now)))

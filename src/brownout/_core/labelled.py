@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from brownout._core.attempt import Attempt
     from brownout._core.outcome import OutcomeClass
 
-KEPT = 256
+KEPT = 128  # some 14 KB an operation, of those that need any
 
 
 class Labelled(NamedTuple):

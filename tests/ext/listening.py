@@ -14,15 +14,21 @@ LIMIT_SECONDS = 20.0
 
 
 class Listening:
-    """Listens on 127.0.0.1 from the start. `_serve` is called with each connection, in a thread."""
+    """Listens from the start, at `address`. `_serve` is called with each connection, in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | str = ("127.0.0.1", 0),
+        family: socket.AddressFamily = socket.AF_INET,
+    ) -> None:
         self.accepted = 0
+        self._ended = False
         self._lock = threading.Lock()
         self._open: set[Any] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server(address, family=family, backlog=64)
+        name = self._listener.getsockname()
+        self.port: int = 0 if isinstance(address, str) else name[1]
         self._start(self._accept)
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
@@ -37,6 +43,9 @@ class Listening:
             except OSError:
                 return
             with self._lock:
+                if self._ended:
+                    connection.close()
+                    return
                 self.accepted += 1
                 self._open.add(connection)
             self._start(self._serve, connection)
@@ -50,6 +59,7 @@ class Listening:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._ended = True
             for connection in self._open:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)

@@ -129,14 +129,18 @@ def reset_at_first_byte(server: Server, connection: socket.socket) -> bool:
 
 
 class Server(Listening):
-    """Listens on 127.0.0.1. `script` holds the replies to come; then it is `otherwise`.
+    """Listens at `address`. `script` holds the replies to come; then it is `otherwise`.
 
     With `on_accept`, that is done to each connection before a request is read; with `tls` after its
     handshake, in that context.
     """
 
     def __init__(
-        self, on_accept: Callable[..., bool] | None = None, tls: ssl.SSLContext | None = None
+        self,
+        on_accept: Callable[..., bool] | None = None,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] | str = ("127.0.0.1", 0),
+        family: socket.AddressFamily = socket.AF_INET,
     ) -> None:
         self.script: deque[Callable[..., bool]] = deque()
         self.otherwise: Callable[..., bool] = reply()
@@ -146,13 +150,14 @@ class Server(Listening):
         self.go = threading.Event()
         self._on_accept = on_accept
         self._tls = tls
-        super().__init__()
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        super().__init__(address, family)
+        self.url = f"http{'s' if tls else ''}://{address[0]}:{self.port}"
 
     def _serve(self, raw: socket.socket) -> None:
         with suppress(OSError), raw, self._secured(raw) as connection:
             if self._on_accept is None or self._on_accept(self, connection):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if connection.family != socket.AF_UNIX:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while (came := _read(connection)) is not None:
                     with self._lock:
                         self.came.append(came)

@@ -8,7 +8,8 @@ method GET, HEAD, OPTIONS, PUT, DELETE and TRACE, and what carries an `Idempoten
 that can't be read again. The last answer is returned as it came; an attempt ends with the answer's headers.
 
 How far a request has come is told by the session's trace events: whether it waits for a connection of its own
-pool, connects, or may have been sent. The exception says so, to any guard around it.
+pool, connects, or may have been sent. The exception says so, to any guard around it. Before it is sent it
+is labelled with its backend (not through a proxy, or a connector of others') and its connection.
 
 By default aiohttp sends GET, PUT, DELETE and others again by itself when a connection breaks, also what was
 done already. That is warned of, once a session; `resend=False` ends it, `resend=True` is your word that it
@@ -19,11 +20,13 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from brownout import Certainty, DeadlineHeader, OutcomeClass, Shown
+from brownout.ext import peer
 from brownout.ext.reply import IDEMPOTENT, SAFE, Answered, answer, changed
 from brownout.ext.resend import ResendWarning, warn
 from brownout.ext.trail import Classifier, certain, lost, mark, tell
@@ -37,6 +40,7 @@ __all__ = ["ResendWarning", "classify", "guarded"]
 
 KEY_CHARACTERS = 255
 _OWN = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+_CONNECTORS = (aiohttp.TCPConnector, aiohttp.UnixConnector)
 _CONNECTING = (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch)
 
 
@@ -61,6 +65,13 @@ class _Try:
         if self.attempt is not None:
             self.attempt.sent()
 
+    def on(self, connection: Any, *, direct: bool) -> None:
+        """It is sent on this connection; a connector of others' may lead through a proxy."""
+        if self.attempt is not None:
+            own = type(getattr(connection, "_connector", None)) in _CONNECTORS
+            wire = connection.transport
+            peer.tell(self.attempt, connection.protocol, wire, direct=direct and own)
+
 
 _TRY: ContextVar[_Try | None] = ContextVar("brownout_aiohttp", default=None)
 
@@ -72,17 +83,33 @@ def guarded(
     trace_configs: Sequence[Any] = (),
     deadline_headers: Sequence[DeadlineHeader] = (DeadlineHeader.ENVOY,),
     resend: bool | None = None,
+    request_class: type[aiohttp.ClientRequest] = aiohttp.ClientRequest,
 ) -> dict[str, Any]:
     """Give the arguments with which an `aiohttp.ClientSession` is made so that it is guarded.
 
     `guard` is the Guard of the target it talks to, None to only look. `middlewares` and `trace_configs` are
-    the session's others. `deadline_headers` are written, with the time that is left; give () for none.
-    `resend`: see above.
+    the session's others, `request_class` is its own. `deadline_headers` are written, with the time that is
+    left; give () for none. `resend`: see above.
     """
+    asked: Any = request_class
     return {
         "middlewares": (*middlewares, _Middleware(guard, tuple(deadline_headers))),
         "trace_configs": [*trace_configs, _traces(resend)],
+        "request_class": _labelling(asked),
     }
+
+
+@cache
+def _labelling(base: Any) -> Any:
+    """A class of requests that tell which connection they are sent on: no trace event does."""
+
+    async def send(self: Any, conn: Any) -> Any:
+        now = _TRY.get()
+        if now is not None:
+            now.on(conn, direct=self.proxy is None)
+        return await base.send(self, conn)
+
+    return type(base.__name__, (base,), {"send": send})
 
 
 def _traces(resend: bool | None) -> aiohttp.TraceConfig:  # noqa: FBT001

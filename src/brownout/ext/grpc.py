@@ -11,6 +11,9 @@ only that no connection was made, and what the server itself says in its trailer
 `voided`). Where the channel's service config has a retryPolicy gRPC sends again what was done already, and
 tells only of its last try: then nothing but success is certain. `guarded` sees that by itself, and warns; an
 interceptor is told by `service_config`.
+
+Attempts bear no labels: of the peer that a call went to, gRPC's Python client tells nothing, neither while it
+waits nor afterwards. To tell backends apart, give each a channel and a guard of its own (`guard.per`).
 """
 
 from __future__ import annotations

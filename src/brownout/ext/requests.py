@@ -8,6 +8,8 @@ method GET, HEAD, OPTIONS, PUT, DELETE and TRACE, and what carries an `Idempoten
 that can't be read again. The time that is left is handed to requests as its time-outs. The last answer is
 returned as it came. A body that is not streamed is read within the attempt; a streamed one is the caller's.
 
+Before it is sent, an attempt is labelled with its backend (not through a proxy) and its connection.
+
 The exception says, to any guard around it, whether the request was done. An answer that is cut inside its
 headers, for requests a 200 with an empty body, is a `requests.ConnectionError` here. `max_retries` that send
 PUT or DELETE again are warned of.

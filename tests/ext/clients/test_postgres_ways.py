@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from itertools import count, product
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import psycopg_pool
+import pytest
 
+from brownout import Guard
 from brownout.ext import asyncpg as ext_asyncpg
 from brownout.ext import psycopg as ext_psycopg
 from brownout.fault import Cut
 from tests.ext.clients.matrix import Trial, proxied, together, tried
+from tests.seen import classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from brownout import Attempt
 
 SECONDS = 5.0
 _values = count()
@@ -144,3 +152,32 @@ def test_no_way_to_write_is_told_to_have_failed_that_did_not(database: str) -> N
     assert not false, "\n".join(map(str, false))
     verdicts = {told.verdict for told, _ in found}
     assert verdicts == {"failed", "unknown", "succeeded"}
+
+
+def selected(attempt: Attempt, pool: psycopg_pool.ConnectionPool) -> Any:
+    attempt.waiting()
+    began = time.monotonic()
+    with pool.connection() as connection:
+        attempt.waited(time.monotonic() - began)
+        server = connection.info
+        attempt.label(backend=server.host, connection=str(server.backend_pid))
+        attempt.sent()
+        return connection.execute("select pg_backend_pid()").fetchone()
+
+
+def test_attempts_over_a_pool_of_ones_own_are_labelled(database: str) -> None:
+    guard = Guard("orders", breaker=None)
+    ask = partial(
+        guard.call, selected, operation="ask", classify=ext_psycopg.classify, with_attempt=True
+    )
+    host, port = database.split(":")
+    pool = psycopg_pool.ConnectionPool(
+        f"host={host} port={port} user=postgres", min_size=1, max_size=1, timeout=0.1, open=True
+    )
+    with pool:
+        (number,) = ask(pool)
+        with pool.connection(), pytest.raises(psycopg_pool.PoolTimeout):
+            ask(pool)
+    assert classes(guard) == {"SUCCESS": 1, "LOCAL": 1}
+    (only,) = guard._target.operations["ask"].evidence.labelled(-inf)
+    assert dict(only.labels) == {"backend": host, "connection": str(number)}

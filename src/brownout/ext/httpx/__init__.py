@@ -14,6 +14,8 @@ Whether to try again is decided when the headers have come; a good answer's atte
 body has been read, or is closed, dropped, or out of time. A connection that is given up is aborted; over
 HTTP/2, where others share it, the one stream is reset.
 
+Before it is sent, an attempt is labelled with its backend (not through a proxy) and its connection.
+
 One operation a method, unless the request names it: `client.get(url, extensions={"operation": "quote"})`.
 """
 

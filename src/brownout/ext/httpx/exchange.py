@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brownout import Attempt, Certainty, OutcomeClass, Phase, Shown
 from brownout.ext.httpx.body import SWITCHED, follow
-from brownout.ext.httpx.connection import abort, connection_of, stream_of
+from brownout.ext.httpx.connection import Found, abort, found, stream_of
 from brownout.ext.httpx.meaning import known
 from brownout.ext.httpx.shared import Shared, Stream
 from brownout.ext.reply import SAFE, Answered, answer, changed
@@ -47,13 +47,14 @@ class Exchange:
         self.stream: Any = None  # of the network, known when the answer has begun
         self.whole = False  # the answer has come to its end
         self.tunnelling = False  # a proxy is asked for a way to the target
+        self.at: Found | None = None  # known when it is sent
         self.shared: Stream | None = None  # of HTTP/2, beside others on one connection
 
     def begin(self, attempt: Attempt, trace: Callable[..., Any], *, bounded: bool) -> None:
         """Set the request up for an attempt; `bounded`: its time is pushed into the client."""
         self.attempt = attempt
         self.stream, self.whole, self.tunnelling = None, False, False
-        self.shared = None
+        self.at = self.shared = None
         if self.traced:
             attempt.waiting()
         self.request.headers.update(attempt.headers(time.monotonic(), self.deadline_headers))
@@ -85,6 +86,9 @@ class Exchange:
             pass  # the target has not been told anything
         elif name.endswith("send_request_headers.started"):
             _stamp(info, attempt, self.deadline_headers)
+            self.at = found(self.transport, self.request.extensions)
+            if self.at is not None:
+                self.at.tell(attempt)
             attempt.sent()
         elif name.endswith("receive_response_headers.complete"):
             attempt.receiving()
@@ -108,12 +112,12 @@ class Exchange:
     ) -> Callable[[], Any] | None:
         now = time.monotonic()
         if name == "send_connection_init.started":
-            connection = connection_of(self.transport, self.request.extensions)
-            Shared.begin(connection, is_async=is_async)
+            at = found(self.transport, self.request.extensions)
+            if at is not None:
+                Shared.begin(at.connection, is_async=is_async)
         elif name == "send_request_headers.started":
-            connection = connection_of(self.transport, self.request.extensions)
-            if connection is not None:
-                self.shared = Stream(connection, info["request"], info["stream_id"], now)
+            if self.at is not None:
+                self.shared = Stream(self.at.connection, info["request"], info["stream_id"], now)
         elif self.shared is not None and name == "response_closed.started" and not self.whole:
             return self.shared.give_up(now)
         elif self.shared is not None and name == "response_closed.complete":

@@ -7,6 +7,9 @@ The connections of a watched manager know whether a request was sent, and say so
 guard that it passes through. The classes do not: a PUT that was done ends in `ConnectionRefusedError` where
 urllib3 tried again by itself, and by default it does so three times, also for PUT and DELETE. `watch` warns.
 
+Of which backend an attempt is, is told by brownout.ext.requests only: a guard around a manager hands no
+attempt to its connections.
+
 An answer that is cut inside its headers, for urllib3 a 200 with an empty body, is an error here.
 """
 

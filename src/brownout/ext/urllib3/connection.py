@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from brownout.ext import peer
 from brownout.ext.reply import SAFE, answer, changed
 from brownout.ext.trail import mark, tell
 from brownout.ext.urllib3.meaning import broken, connecting
@@ -78,11 +79,15 @@ class _Watched(Base):  # type: ignore[misc]
             raise
         finally:
             self._connecting -= 1
+        peer.forget(self)
+        self._label()
 
     def request(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Send a request."""
         self._begun()
         self._changes = method.upper() not in SAFE
+        if self.sock is not None:
+            self._label()
         return super().request(method, *args, **kwargs)
 
     def send(self, data: Any) -> Any:
@@ -114,6 +119,12 @@ class _Watched(Base):  # type: ignore[misc]
         if self._changes and changed(status, answer(status, response.headers)):
             mark()
         return response
+
+    def _label(self) -> None:
+        attempt = ATTEMPT.get()
+        if attempt is not None:
+            direct = self.proxy is None and getattr(self, "_socks_options", None) is None
+            peer.tell(attempt, self, self.sock, direct=direct)
 
     @staticmethod
     def _begun() -> None:

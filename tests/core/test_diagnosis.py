@@ -158,6 +158,20 @@ def test_the_backend_that_has_the_bad_calls_of_a_guard_is_named(bad: Answer, kin
     assert "; it is backend 10.0.0.3:80: " in verdict.because
 
 
+def test_the_sharpest_label_is_named() -> None:
+    stream = Stream(4)
+    stream.run(healthy, 100, 30)
+
+    def label() -> dict[str, str]:
+        number = stream.chance.randrange(6)
+        return {"backend": "a" if number < 4 else "b", "connection": str(number)}
+
+    stream.label = label
+    stream.of["2"] = lambda _: HUNG
+    stream.run(healthy, 100, 5)
+    assert "; it is connection 2: " in stream.verdict.because
+
+
 def test_labels_that_tell_nothing_are_not_named() -> None:
     stream = Stream(4)
     stream.label = lambda: {"backend": str(stream.chance.randrange(5))}

@@ -69,10 +69,9 @@ class Attempt:
         of one backend, one connection, one shard. What is said later of the same label replaces it. At
         most 8 labels, and 100 characters of a value, are kept; what was kept of others stays.
         """
-        known = {
-            **dict(self.labels),
-            **{name: str(value)[:MOST_LABEL] for name, value in labels.items()},
-        }
+        known = {name: str(value)[:MOST_LABEL] for name, value in labels.items()}
+        if self.labels:
+            known = {**dict(self.labels), **known}
         self.labels = tuple(list(known.items())[:LABELS])
 
     def headers(self, now: float, written: Sequence[DeadlineHeader] = _WRITTEN) -> dict[str, str]:

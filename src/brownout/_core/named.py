@@ -115,4 +115,7 @@ def whose(
         split(label, {value: (bad, every) for value, (bad, every) in values.items()})
         for label, values in counts.items()
     ]
-    return next((one for one in found if one is not None), None)
+    known = [one for one in found if one is not None]
+    return max(
+        known, key=lambda one: one.bad / one.calls, default=None
+    )  # the first of the sharpest

@@ -255,3 +255,31 @@ def test_silence_is_not_over_because_nobody_calls(seed: int) -> None:
     stream.run(lambda _: HUNG, 50, 1.2)
     assert stream.operation.state is State.UNRESPONSIVE
     assert stream.run(steady, 0, 5) == []  # the breaker is open
+
+
+@pytest.mark.parametrize("rate", [1, 10])
+def test_few_answers_do_not_make_it_flicker(rate: int, seed: int) -> None:
+    stream = Stream(seed)
+    stream.run(healthy, 100, 30)
+    stream.run(healthy, rate, 60)
+    stream.run(some(1.0, HUNG), rate, 20 / rate + 2)
+    assert stream.operation.state is State.UNRESPONSIVE
+    assert len(stream.run(some(0.9, HUNG), rate, 400 / rate)) <= 6
+    stream.run(some(0.4, HUNG), rate, 20 / rate)
+    assert stream.operation.state is not State.UNRESPONSIVE  # a breaker would end what works again
+    states = {state for _, state in stream.run(some(0.4, HUNG), rate, 200 / rate)}
+    assert State.UNRESPONSIVE not in states
+
+
+@pytest.mark.parametrize(
+    ("bad", "within"), [((0.01, FAIL), 5.0), (HUNG, 4.0)], ids=["fail", "hang"]
+)
+@pytest.mark.parametrize("seed", [3, 7, 10])
+def test_a_stray_bad_call_does_not_make_it_last(bad: Answer, within: float, seed: int) -> None:
+    stream = Stream(seed)
+    stream.run(healthy, 100, 60)
+    stream.run(some(0.05, bad), 100, 20)
+    assert stream.operation.state is State.DEGRADED
+    back = stream.run(healthy, 100, 20)
+    assert back[-1][1] is State.HEALTHY
+    assert back[-1][0] <= within

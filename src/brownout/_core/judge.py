@@ -40,6 +40,7 @@ FALSE_ALARM_SECONDS = 86_400.0
 START_CALLS = 1000.0  # of a start of n calls, one in so many / ln(n) may cry wolf over its errors
 RECOVERED_NATS = 9.0
 PROBATION_SECONDS = 10.0  # after a recovery what is certain needs half the threshold for so long
+FEW = 0.15  # of the calls are bad: hundreds of good ones recover it, and a stray bad one is usual there
 REMEMBERED_CALLS = 400  # of those since the onset; then they count half
 SUSPICIOUS_NATS = 4.0
 CLEAR_NATS = 2.0  # by so much must one name explain the calls better than another,
@@ -303,14 +304,15 @@ class Judge:
             any(part.calls) for part in parts
         ):  # where nothing ended nothing is well
             self._reverse = max(0.0, self._reverse - gain)
-        if gain > 0:
+        for part, new in zip(parts, fresh, strict=True):
+            self._good.add(part.table, new)
+        best, _ = self._ill.best()
+        left = best if self._less(best) else self._current  # of it by now
+        if self._good.speaks(left) >= 0 or (gain > 0 and self._modes[left].extent > FEW):
             self._good = Tally()
-        else:
-            for part, new in zip(parts, fresh, strict=True):
-                self._good.add(part.table, new)
         if not self._reverse:
             self._supported = now
-        if self._reverse >= RECOVERED_NATS and self._outweighed() and self._past():
+        if self._reverse >= RECOVERED_NATS and self._outweighed(left) and self._past():
             _, nats = self._good.best()
             if nats <= CLEAR_NATS:
                 self._well_since = self._supported
@@ -326,16 +328,14 @@ class Judge:
             return True
         return max(self._bank.scores) < self._threshold()
 
-    def _outweighed(self) -> bool:
+    def _outweighed(self, left: int) -> bool:
         """Whether the calls that went well speak also against what is left of it by now.
 
         The first name may have said too much: five of the first twenty failed, and few ever since.
         """
-        best, _ = self._ill.best()
-        index = best if self._less(best) else self._current
-        if self._modes[index].kind in {"shift", "tail"}:
+        if self._modes[left].kind in {"shift", "tail"}:
             return True  # that is not named so soon
-        return -self._good.speaks(index) >= RECOVERED_NATS
+        return -self._good.speaks(left) >= RECOVERED_NATS
 
     def _name(self, now: float) -> None:
         rows = self._rows.recent(now, self._onset) or tuple(self._rows)[-1:]
@@ -360,8 +360,9 @@ class Judge:
             mode.kind, rows, tuple(self._rows), self._waiting, usual, self._onset
         )
         self._told = told
+        before = self.finding.state if self.finding else None
         self.finding = Finding(
-            state_of(mode, rows, self._waiting, overloaded=bool(load)),
+            state_of(mode, rows, self._waiting, before, overloaded=bool(load)),
             mode.kind,
             extent_of(mode, rows, self._waiting),
             self._onset,

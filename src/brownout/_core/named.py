@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # much it must explain the calls better, before a target is UNRESPONSIVE or CRASHED.
 NONE, ONE = log(0.98 / 0.5), log(0.02 / 0.5)
 TOTAL_NATS = 6.0
+ANSWERED_NATS = 12.0  # and by so much the latest must speak against it, before it is that no more
 SILENT_CALLS = 3  # or so few, if they are in flight together and nobody is answered for so long
 QUIET_SECONDS = 0.25
 
@@ -46,10 +47,20 @@ def _sums(rows: Sequence[Row]) -> list[int]:
     return [sum(column) for column in zip(*(row.calls for row in rows), strict=True)]
 
 
-def state_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int], *, overloaded: bool) -> State:
-    """The state of a target that is ill in this way, as the ticks that decided show it."""
+def state_of(
+    mode: Mode,
+    rows: Sequence[Row],
+    waiting: Sequence[int],
+    before: State | None,
+    *,
+    overloaded: bool,
+) -> State:
+    """The state of a target that is ill in this way, as the ticks that decided show it.
+
+    `before` is the state that it had.
+    """
     state = mode.state
-    if _total(_sums(rows), waiting, sum(row.tick.seconds for row in rows)):
+    if _total(rows, waiting) or (before in _TOTAL and not _answered(rows, waiting)):
         state = State.CRASHED if state is State.CRASHED else State.UNRESPONSIVE
     elif state in _TOTAL:
         state = State.DEGRADED  # a part of the calls is answered: a breaker would end that too
@@ -59,14 +70,35 @@ def state_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int], *, overloa
     return state
 
 
-def _total(calls: Sequence[int], waiting: Sequence[int], seconds: float) -> bool:
+def _total(rows: Sequence[Row], waiting: Sequence[int]) -> bool:
     """Whether hardly any call is answered: so surely that it is no chance where half of them are."""
-    silent = waiting[WAITING + LATE]
-    none = sum(calls[index] for index in _NO_ANSWER) + silent
-    answers = sum(calls[:REFUSED]) + calls[FAST]
-    if silent >= SILENT_CALLS and not answers and seconds >= QUIET_SECONDS:
+    calls, silent = _sums(rows), waiting[WAITING + LATE]
+    seconds = sum(row.tick.seconds for row in rows)
+    if silent >= SILENT_CALLS and not _answers(calls) and seconds >= QUIET_SECONDS:
         return True  # all who still wait have waited long, and nobody got an answer meanwhile
-    return none * NONE + answers * ONE >= TOTAL_NATS
+    return _speaks(calls) + silent * NONE >= TOTAL_NATS
+
+
+def _answered(rows: Sequence[Row], waiting: Sequence[int]) -> bool:
+    """Whether the latest calls, however many of them, say that more than hardly any is answered.
+
+    It is Page's test, from the last tick back: else a target of which nine in ten calls hang would be
+    UNRESPONSIVE only while no more than one of the last twenty is answered by chance.
+    """
+    nats = waiting[WAITING + LATE] * NONE
+    for row in reversed(rows):
+        nats += _speaks(row.calls)
+        if nats <= -ANSWERED_NATS:
+            return True
+    return False
+
+
+def _answers(calls: Sequence[int]) -> int:
+    return sum(calls[:REFUSED]) + calls[FAST]
+
+
+def _speaks(calls: Sequence[int]) -> float:
+    return sum(calls[index] for index in _NO_ANSWER) * NONE + _answers(calls) * ONE
 
 
 def extent_of(mode: Mode, rows: Sequence[Row], waiting: Sequence[int]) -> float:

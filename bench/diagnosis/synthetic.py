@@ -53,7 +53,7 @@ def one(fault: str, rate: float, seed: int, settings: Settings) -> Score:
             break
         state, at = change.state, now
         ill = state not in {None, State.HEALTHY}
-        if now <= begin:
+        if now < begin:
             alarms += ill and change.before in {None, State.HEALTHY}
         elif now <= told.over:
             kind = change.kind or kind

@@ -163,6 +163,7 @@ class Calls(RuleBasedStateMachine):
                 assert told.code == 500
                 assert proxies == []
                 return
+            assert proxies, told
             got = proxies.pop(0)
             if not listen:
                 self.proxies[name]["listen"] = got["listen"]

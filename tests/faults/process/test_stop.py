@@ -14,11 +14,14 @@ import pytest
 
 from brownout.errors import ConfigurationError, FaultRefused
 from brownout.fault import Kill, Latency, Pause, Process, Schedule
+from brownout.fault.identity import Identity
+from brownout.fault.process.stop import resume
 from brownout.fault.process.subject import look
 from tests.seen import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.faults.process.conftest import Victim
 
@@ -51,6 +54,33 @@ def test_who_was_stopped_before_stays_so(server: Victim) -> None:
     assert server.state == "T"
     os.kill(server.pid, signal.SIGCONT)
     assert server.ask("echo on") == "on"
+
+
+SPAWNS = """
+import os, sys
+print(os.getpid(), flush=True)
+at = os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0
+os.waitpid(os.posix_spawn("/bin/true", ["true"], {}, file_actions=[at]), 0)
+print("on", flush=True)
+"""
+
+
+def test_a_stop_that_has_not_come_yet_is_taken_back(tmp_path: Path) -> None:
+    os.mkfifo(gate := tmp_path / "gate")
+    # Until its child has opened the gate, it is in the kernel, and no stop comes to it.
+    command = [sys.executable, "-c", SPAWNS, str(gate)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as spawner:
+        try:
+            assert spawner.stdout is not None
+            assert int(spawner.stdout.readline()) == spawner.pid
+            members = [Identity.of(spawner.pid)]
+            assert within(lambda: members[0].state() == "D")
+            spawner.send_signal(signal.SIGSTOP)
+            resume(members, descend=False, spared=())
+            gate.write_bytes(b"")
+            assert spawner.stdout.readline() == "on\n"
+        finally:
+            spawner.kill()
 
 
 def test_it_may_die_while_it_is_stopped(server: Victim) -> None:

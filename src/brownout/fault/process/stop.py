@@ -83,10 +83,12 @@ def _stop(members: Sequence[Identity], spared: Sequence[Identity], *, descend: b
 
 
 def resume(members: Sequence[Identity], *, descend: bool, spared: Sequence[Identity]) -> None:
-    """Continue them, and with `descend` all who descend from them, but those stopped before us."""
+    """Continue them, and with `descend` all who descend from them, but those stopped before us.
+
+    Also who is not seen stopped: a stop that was sent a moment ago would come after it.
+    """
     for stat in _suffering(members, spared, descend=descend):
-        if stat.stopped:
-            stat.identity.signal(SIGCONT)
+        stat.identity.signal(SIGCONT)
 
 
 def running(members: Sequence[Identity], *, descend: bool, spared: Sequence[Identity]) -> bool:
